@@ -1,0 +1,1 @@
+"""The assembly floor: command line, processes, admin port, demo."""

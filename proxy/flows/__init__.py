@@ -1,0 +1,1 @@
+"""The flows floor: forward (data side) and monitor. Flows never import each other."""

@@ -1,0 +1,1 @@
+"""The resources floor: one outside thing a module (upstream, valve, model, metrics, log)."""

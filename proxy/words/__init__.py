@@ -1,0 +1,1 @@
+"""The words floor: exchange, verdict, capture, settings, errors. Imports nothing of ours."""
