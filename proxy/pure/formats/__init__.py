@@ -1,0 +1,1 @@
+"""Wire dialects of the providers, one file each. `registry.parse` is the way in."""

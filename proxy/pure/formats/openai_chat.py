@@ -1,0 +1,68 @@
+"""OpenAI chat completions, and all who speak it: Azure, vLLM, Mistral, Groq, Together, LiteLLM, OpenRouter.
+
+A stream's `delta` has the shape of a `message`, so both go through one function. Reasoning travels under
+names of its own (`reasoning_content`, `reasoning`) and is never looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from proxy.pure.formats import openai_errors
+from proxy.pure.formats.access import as_dict, as_int, as_str, dicts, need_list, text_of
+from proxy.pure.formats.neutral import Asked, Format, Kind, Reply, Turn, error_of, split_system
+from proxy.pure.formats.paths import deployment
+from proxy.words.exchange import NativeSignal
+
+SYSTEM_ROLES: Final = frozenset({"system", "developer"})
+FINISH_SIGNALS: Final[dict[str, Kind]] = {"content_filter": "provider_block", "refusal": "model_refusal"}
+
+
+def asked(body: dict[str, Any], path: str) -> Asked:
+    turns = [turn(message) for message in dicts(need_list(body, "messages"))]
+    system, rest = split_system(turns, SYSTEM_ROLES)
+    return Asked(as_str(body.get("model")) or deployment(path), system, rest)
+
+
+def turn(message: dict[str, Any]) -> Turn:
+    role = as_str(message.get("role"))
+    text = text_of(message.get("content")) or as_str(message.get("refusal"))
+    return Turn(role, text, asking=role == "user")
+
+
+class ChatReply(Reply):
+    def whole(self, body: dict[str, Any]) -> None:
+        self.event("", body)
+
+    def event(self, name: str, data: dict[str, Any]) -> None:
+        if (error := error_of(data)) or name == "error":
+            self.fail(openai_errors.blocked(error))
+        self.named(data.get("model"))
+        for results in dicts(data.get("prompt_filter_results") or data.get("prompt_annotations")):
+            harms = openai_errors.filtered(results.get("content_filter_results"))
+            if harms is not None:
+                self.fail(NativeSignal("provider_block", "prompt_filter_results", harms))
+        for item in dicts(data.get("choices")):
+            self._choice(item)
+        groq = as_dict(data.get("x_groq"))  # where Groq puts a stream's usage
+        for usage in (as_dict(groq.get("usage")), as_dict(data.get("usage"))):
+            self.used(as_int(usage.get("prompt_tokens")), as_int(usage.get("completion_tokens")))
+
+    def _choice(self, item: dict[str, Any]) -> None:
+        choice = self.choice(item.get("index"))
+        for message in (as_dict(item.get("message")), as_dict(item.get("delta"))):
+            choice.say(
+                text_of(message.get("content")) or as_str(as_dict(message.get("audio")).get("transcript"))
+            )
+            choice.decline(as_str(message.get("refusal")), "message.refusal")
+            for place, call in enumerate(dicts(message.get("tool_calls"))):
+                choice.call(call.get("index", place), call.get("id"))
+            if as_dict(message.get("function_call")):  # the predecessor of tool_calls
+                choice.call(0)
+        choice.finished(item.get("finish_reason"), FINISH_SIGNALS, "finish_reason")
+        harms = openai_errors.filtered(item.get("content_filter_results"))
+        if harms is not None:
+            choice.signal("provider_block", "content_filter_results", harms)
+
+
+FORMAT: Final = Format("openai_chat", "chat", "openai", asked, ChatReply, openai_errors.blocked)
