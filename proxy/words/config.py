@@ -70,8 +70,16 @@ class Route(Section):
     path_prefix: str = Field("", description="matches this path and everything below it; empty: any path")
     host: str = Field("", description="matches this Host header, port ignored; empty: any host")
     strip_prefix: bool = Field(False, description="cut path_prefix off before the path goes upstream")
+    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; none: the system's")
 
     _url = field_validator("upstream")(_upstream)
+
+    @field_validator("ca_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
 
     @field_validator("path_prefix")
     @classmethod
@@ -91,6 +99,7 @@ class Limits(Section):
 
     request_copy_bytes: Bytes = Field(256 << 10, description="copy of a request body, head and tail together")
     response_copy_bytes: Bytes = Field(256 << 10, description="copy of a response body, likewise")
+    copies_bytes: int = Field(256 << 20, ge=1 << 20, description="all unfinished copies of one worker")
     head_bytes: int = Field(64 << 10, ge=1024, description="a request or response head; larger: 431 or 502")
     valve_bytes: int = Field(16 << 20, ge=1 << 20, description="captures waiting in one worker")
     queue_bytes: int = Field(64 << 20, ge=1 << 20, description="captures waiting in the monitor")

@@ -30,8 +30,15 @@ DropCause = Literal[
     "monitor_lost",  # sent, but the monitor died before it said that it had recorded them
     "queue_full",  # the monitor's queue is full: scoring is slower than the traffic
     "too_large",  # a single capture larger than the valve may hold
+    "copies_full",  # the unfinished copies of a worker together were over their limit
 ]
-DROP_CAUSES: Final[tuple[DropCause, ...]] = ("valve_full", "monitor_lost", "queue_full", "too_large")
+DROP_CAUSES: Final[tuple[DropCause, ...]] = (
+    "valve_full",
+    "monitor_lost",
+    "queue_full",
+    "too_large",
+    "copies_full",
+)
 
 
 class RefusalProxyError(Exception):

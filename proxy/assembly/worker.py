@@ -1,0 +1,100 @@
+"""A worker process: the data side and nothing else. Never imports the classifier, the database, the config.
+
+python -m proxy.assembly.worker      (the supervisor starts it, with a listening socket and two pipes)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import uvloop
+
+from proxy.assembly.child import Orders, first_order, leave_signals_to_parent
+from proxy.flows.forward import Forwarder
+from proxy.pure.tally import Tally
+from proxy.resources.downstream import DataServer
+from proxy.resources.valve import ValveClient
+from proxy.words.plan import WorkerPlan
+
+_SWEEP_S = 1.0
+_LAST_WORDS_S = 2.0
+
+
+async def _serve(start: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    plan = WorkerPlan.from_json(start["plan"])
+    tally = Tally()
+    valve = ValveClient(Path(start["valve"]), start["worker"], plan.valve_bytes, tally, Random())  # noqa: S311
+    forwarder = Forwarder(plan, tally, valve)
+    server = DataServer(
+        forwarder.handle,
+        client_keepalive_s=plan.client_keepalive_s,
+        head_bytes=plan.head_bytes,
+        serve_half_closed=plan.serve_half_closed,
+        bad_request=forwarder.refused,
+    )
+
+    def apply(order: dict[str, Any]) -> None:
+        changed = WorkerPlan.from_json(order["plan"])
+        forwarder.apply(changed)
+        valve.resize(changed.valve_bytes)
+
+    def sweep() -> None:
+        forwarder.sweep()
+        valve.stats(forwarder.snapshot())
+        loop.call_later(_SWEEP_S, sweep)
+
+    orders = Orders(apply)
+    loop.add_signal_handler(signal.SIGTERM, orders.stopped.set)
+    listener = socket.socket(fileno=start["listen_fd"])
+    acceptor = await loop.create_server(server, sock=listener, backlog=start["backlog"])
+    valve.start()
+    listening = loop.create_task(orders.listen())
+    sweep()
+    orders.ready()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: the collector need not look at it again
+    gc.set_threshold(10_000, 50, 50)
+
+    await orders.stopped.wait()
+    await _drain(acceptor, server, forwarder, valve)
+    listening.cancel()
+
+
+async def _drain(
+    acceptor: asyncio.AbstractServer, server: DataServer, forwarder: Forwarder, valve: ValveClient
+) -> None:
+    """Stop accepting, let open exchanges end within bounds, hand over the last captures."""
+    acceptor.close()
+    forwarder.draining = True
+    server.close_idle()
+    await forwarder.drained(forwarder.plan.drain_s)
+    await server.shutdown(_LAST_WORDS_S)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _LAST_WORDS_S
+    valve.stats(forwarder.snapshot())
+    while valve.connected and valve.unrecorded and loop.time() < deadline:
+        await asyncio.sleep(0.02)  # noqa: ASYNC110 - once in a life; an event would cost every capture
+    valve.stats(forwarder.snapshot())
+    await asyncio.sleep(0)
+    forwarder.close()
+    valve.close()
+
+
+def main() -> None:
+    leave_signals_to_parent()
+    start = first_order()
+    if hasattr(os, "sched_setaffinity") and start.get("cores"):
+        os.sched_setaffinity(0, start["cores"])
+    uvloop.run(_serve(start))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The one-way valve between the data side and the monitor: a Unix socket that nobody ever waits for.
+
+The worker's end keeps captures in a bounded sample and writes them in batches whenever the socket takes
+them; what does not fit is evicted at random and counted, and so is what was sent to a monitor that died
+before it said that it had recorded it. The monitor's end reads, hands captures on, and writes back how many
+have been recorded. Bounded in bytes on both sides: the outbox by the plan, the socket by the kernel, one
+frame by `frame_limit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from proxy.pure.frames import (
+    CAPTURE,
+    HELLO,
+    STATS,
+    BadFrame,
+    CountReader,
+    FrameReader,
+    capture_frame,
+    capture_from,
+    count_frame,
+    frame,
+)
+from proxy.pure.queue import BoundedSample
+from proxy.pure.tally import Tally
+from proxy.words.exchange import Capture
+
+_BATCH_BYTES: Final = 256 << 10
+_FLUSH_AFTER_S: Final = 0.005
+_RECONNECT_S: Final = 0.25
+_HEAD_BYTES: Final = 64 << 10  # the JSON head of a frame; paths are bounded by the request's head
+
+
+class ValveClient(asyncio.Protocol):
+    """The worker's end. `offer` costs one frame and never waits."""
+
+    def __init__(self, path: Path, worker_id: str, limit: int, tally: Tally, rng: Random) -> None:
+        self._path = path
+        self._worker_id = worker_id
+        self._limit = limit
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()
+        self._waiting: BoundedSample[bytes] = BoundedSample(limit, 1_000_000, rng)
+        self._transport: asyncio.Transport | None = None
+        self._counts = CountReader()
+        self._paused = False
+        self._flush_due = False
+        self._closing = False
+        self._dial: asyncio.Task[None] | None = None
+        self._sent = 0
+        self._recorded = 0
+
+    def start(self) -> None:
+        self._dial = self._loop.create_task(self._connect())
+
+    def offer(self, capture: Capture) -> None:
+        packed = capture_frame(capture)
+        evicted = self._waiting.offer(packed, len(packed))
+        if evicted:
+            self._tally.drop("too_large" if evicted[0] is packed else "valve_full", len(evicted))
+        if not self._flush_due and self._transport is not None and not self._paused:
+            self._flush_due = True
+            self._loop.call_later(_FLUSH_AFTER_S, self._flush)
+
+    def resize(self, limit: int) -> None:
+        if limit != self._limit:
+            self._limit = limit
+            self._tally.drop("valve_full", len(self._waiting.resize(limit, 1_000_000)))
+
+    def stats(self, snapshot: dict[str, Any]) -> None:
+        """Counters, sent past the queue: a full valve is when they matter most."""
+        if self._transport is not None:
+            self._transport.write(frame(STATS, snapshot))
+
+    @property
+    def unrecorded(self) -> int:
+        """Captures that wait here or that the monitor has not yet recorded."""
+        return len(self._waiting) + self._sent - self._recorded
+
+    @property
+    def connected(self) -> bool:
+        return self._transport is not None
+
+    def close(self) -> None:
+        self._closing = True
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        while len(self._waiting) and self._transport is not None and not self._paused:
+            batch: list[bytes] = []
+            size = 0
+            while len(self._waiting) and size < _BATCH_BYTES:
+                packed = self._waiting.take(1)[0]
+                batch.append(packed)
+                size += len(packed)
+            self._sent += len(batch)
+            self._transport.write(b"".join(batch))
+
+    async def _connect(self) -> None:
+        while self._transport is None:
+            try:
+                await self._loop.create_unix_connection(lambda: self, str(self._path))
+            except OSError:  # no monitor now: the supervisor is at it
+                await asyncio.sleep(_RECONNECT_S)
+
+    # --- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._paused = False
+        self._counts = CountReader()
+        self._sent = self._recorded = 0
+        transport.write(frame(HELLO, {"worker": self._worker_id}))
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        count = self._counts.feed(data)
+        if count is not None:
+            self._recorded = count
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._tally.drop("monitor_lost", self._sent - self._recorded)
+        self._sent = self._recorded = 0
+        if not self._closing:
+            self.start()
+
+
+class ValveServer:
+    """The monitor's end: any number of workers."""
+
+    def __init__(
+        self,
+        *,
+        frame_limit: int,
+        captured: Callable[[Capture, object], None],
+        counted: Callable[[str, dict[str, Any]], None],
+        left: Callable[[str], None],
+        bad_frame: Callable[[str], None],
+    ) -> None:
+        self.frame_limit = frame_limit + _HEAD_BYTES
+        self.captured = captured
+        self.counted = counted
+        self.left = left
+        self.bad_frame = bad_frame
+        self.workers: set[_WorkerLine] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def line(self) -> asyncio.Protocol:
+        """The protocol factory for `loop.create_unix_server`."""
+        return _WorkerLine(self)
+
+    def recorded(self, tokens: list[object]) -> None:
+        """From any thread: these captures (by the token they came with) have been counted."""
+        try:
+            self._loop.call_soon_threadsafe(self._acknowledge, tokens)
+        except RuntimeError:  # the loop has ended: so has the worker's interest
+            return
+
+    @staticmethod
+    def _acknowledge(tokens: list[object]) -> None:
+        lines = set()
+        for token in tokens:
+            if isinstance(token, _WorkerLine):
+                token.recorded += 1
+                lines.add(token)
+        for line in lines:
+            line.acknowledge()
+
+
+class _WorkerLine(asyncio.Protocol):
+    """One worker's connection; it is also the token of its captures."""
+
+    def __init__(self, server: ValveServer) -> None:
+        self._server = server
+        self._reader = FrameReader(server.frame_limit)
+        self._transport: asyncio.Transport | None = None
+        self._worker = ""
+        self.recorded = 0
+
+    def acknowledge(self) -> None:
+        if self._transport is not None:
+            self._transport.write(count_frame(self.recorded))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.workers.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, head, bodies in self._reader.feed(data):
+                if kind == CAPTURE:
+                    self._server.captured(capture_from(head, bodies), self)
+                elif kind == STATS:
+                    self._server.counted(self._worker, head)
+                elif kind == HELLO:
+                    self._worker = str(head.get("worker", ""))[:64]
+                else:
+                    raise BadFrame(f"kind {kind}")
+        except BadFrame as error:
+            self._server.bad_frame(str(error))
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._server.workers.discard(self)
+        self._server.left(self._worker)
