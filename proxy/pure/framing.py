@@ -46,35 +46,24 @@ class Reader(ABC):
 class LineReader:
     """Lines ended by LF, CR or CRLF, without their ends."""
 
-    _END: Final = re.compile(rb"[\r\n]")
-
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._searched = 0
+        self._parts: list[bytes] = []  # of the line that has no end yet
         self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        self._buffer += chunk
-        lines: list[bytes] = []
-        start = 0
-        if self._after_cr and self._buffer:  # the LF of a CRLF that was cut in two
-            start = 1 if self._buffer[0] == 0x0A else 0
-            self._after_cr = False
-        search = max(start, self._searched)
-        while found := self._END.search(self._buffer, search):
-            lines.append(bytes(self._buffer[start : found.start()]))
-            start = search = found.end()
-            if found[0] == b"\r":
-                if start == len(self._buffer):
-                    self._after_cr = True
-                elif self._buffer[start] == 0x0A:
-                    start = search = start + 1
-        del self._buffer[:start]
-        self._searched = len(self._buffer)
+        if self._after_cr and chunk:  # perhaps the LF of a CRLF that was cut in two
+            chunk, self._after_cr = chunk.removeprefix(b"\n"), False
+        self._parts.append(chunk)
+        if b"\n" not in chunk and b"\r" not in chunk:
+            return []
+        data = b"".join(self._parts)
+        lines = data.splitlines()
+        self._parts = [] if data.endswith((b"\n", b"\r")) else [lines.pop()]
+        self._after_cr = data.endswith(b"\r")
         return lines
 
     def rest(self) -> bytes:
-        return bytes(self._buffer)
+        return b"".join(self._parts)
 
 
 class SseReader(Reader):

@@ -20,6 +20,7 @@ _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _TEXT_PARTS: Final = frozenset({"", "text", "input_text", "output_text"})
 
 
@@ -33,7 +34,8 @@ def load(data: bytes) -> object:
     except orjson.JSONDecodeError:
         pass
     mended = data.decode("utf-8-sig", "replace").encode()
-    mended = _ESCAPE.sub(lambda m: rb"\ufffd" if m[1] else m[0], mended)
+    if _SURROGATE.search(mended):
+        mended = _ESCAPE.sub(lambda m: rb"\ufffd" if m[1] else m[0], mended)
     try:
         return orjson.loads(mended)
     except orjson.JSONDecodeError:

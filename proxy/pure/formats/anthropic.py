@@ -7,6 +7,7 @@ blocks that touch are one text (citations split sentences), anything between the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from proxy.pure.formats.access import (
@@ -29,7 +30,7 @@ BLOCK_MESSAGES: Final = frozenset({"Output blocked by content filtering policy"}
 
 
 def asked(body: dict[str, Any], path: str) -> Asked:  # noqa: ARG001 - the same signature for all formats
-    turns = tuple(_turn(message) for message in dicts(need_list(body, "messages")))
+    turns = tuple(turn for message in dicts(need_list(body, "messages")) for turn in _turns(message))
     return Asked(as_str(body.get("model")), _blank_lines(body.get("system")), turns)
 
 
@@ -39,14 +40,17 @@ def _blank_lines(system: object) -> str:
     return text_of(system)
 
 
-def _turn(message: dict[str, Any]) -> Turn:
+def _turns(message: dict[str, Any]) -> Iterator[Turn]:
+    """Tool results come in a user's message, before what the user says; they are a turn of their own."""
     role, content = as_str(message.get("role")), message.get("content")
-    if text := text_of(content):
-        return Turn(role, text, asking=role == "user")
     results = [
         text_of(block.get("content")) for block in dicts(content) if block.get("type") == "tool_result"
     ]
-    return Turn(role, "\n".join(filter(None, results)))
+    if results:
+        yield Turn(role, "\n".join(filter(None, results)))
+    text = text_of(content)
+    if text or not results:
+        yield Turn(role, text, asking=role == "user")
 
 
 def blocked(error: dict[str, Any]) -> NativeSignal | None:

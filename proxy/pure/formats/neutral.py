@@ -164,6 +164,7 @@ class Reply(ABC):
         self.native: NativeSignal | None = None  # about the prompt, so about every choice
         self.done = False  # the provider's end marker for the whole message
         self.failed = False  # an error in the middle
+        self.unfinished = False  # the provider says that it is still at it, or gave up
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
 
@@ -214,23 +215,27 @@ class Reply(ABC):
         if not self.choices:
             self.choice()
         made: list[Exchange] = []
+        broken = self.failed or self.unfinished
+        asked, conversation = self.asked, self.asked.conversation(0)
+        prompt = asked.prompt(0)
         for choice in sorted(self.choices.values(), key=lambda item: item.index):
             text, native = choice.settled()
-            prompt = self.asked.prompt(choice.index)
+            if asked.batch:
+                prompt, conversation = asked.prompt(choice.index), asked.conversation(choice.index)
             first = not made  # the counts are for all choices together: give them once
             made.append(
                 Exchange(
-                    model=self.model or self.asked.model,
+                    model=self.model or asked.model,
                     prompt=prompt,
-                    response=text.removeprefix(prompt) if self.asked.echo else text,
-                    request_model=self.asked.model,
-                    system_prompt=self.asked.system,
-                    conversation=self.asked.conversation(choice.index),
+                    response=text.removeprefix(prompt) if asked.echo else text,
+                    request_model=asked.model,
+                    system_prompt=asked.system,
+                    conversation=conversation,
                     native=native or self.native,
                     tool_calls=len(choice.calls),
                     finish_reason=choice.finish,
                     choice=choice.index,
-                    complete=not self.failed and (self.done or ended or bool(choice.finish)),
+                    complete=not broken and (self.done or ended or bool(choice.finish)),
                     streamed=streamed,
                     input_tokens=self.input_tokens if first else None,
                     output_tokens=self.output_tokens if first else None,

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.pure.formats import openai_errors
+from proxy.pure.formats import gemini, openai_errors
 from proxy.pure.formats.access import as_dict, as_int, as_str, dicts, need_list, text_of
-from proxy.pure.formats.neutral import Asked, Format, Kind, Reply, Turn, error_of, split_system
+from proxy.pure.formats.neutral import Asked, Choice, Format, Kind, Reply, Turn, error_of, split_system
 from proxy.pure.formats.paths import deployment
 from proxy.words.exchange import NativeSignal
 
 SYSTEM_ROLES: Final = frozenset({"system", "developer"})
-FINISH_SIGNALS: Final[dict[str, Kind]] = {"content_filter": "provider_block", "refusal": "model_refusal"}
+FINISH_SIGNALS: Final[dict[str, Kind]] = {
+    "content_filter": "provider_block",
+    "refusal": "model_refusal",
+    **gemini.FINISH_SIGNALS,  # Google's OpenAI dialect passes its own words on
+}
 
 
 def asked(body: dict[str, Any], path: str) -> Asked:
@@ -50,6 +54,14 @@ class ChatReply(Reply):
 
     def _choice(self, item: dict[str, Any]) -> None:
         choice = self.choice(item.get("index"))
+        self.say(choice, item)
+        choice.finished(item.get("finish_reason"), FINISH_SIGNALS, "finish_reason")
+        harms = openai_errors.filtered(item.get("content_filter_results"))
+        if harms is not None:
+            choice.signal("provider_block", "content_filter_results", harms)
+
+    def say(self, choice: Choice, item: dict[str, Any]) -> None:
+        """Take what one entry of `choices` says. Completions say it elsewhere and override this."""
         for message in (as_dict(item.get("message")), as_dict(item.get("delta"))):
             choice.say(
                 text_of(message.get("content")) or as_str(as_dict(message.get("audio")).get("transcript"))
@@ -59,10 +71,6 @@ class ChatReply(Reply):
                 choice.call(call.get("index", place), call.get("id"))
             if as_dict(message.get("function_call")):  # the predecessor of tool_calls
                 choice.call(0)
-        choice.finished(item.get("finish_reason"), FINISH_SIGNALS, "finish_reason")
-        harms = openai_errors.filtered(item.get("content_filter_results"))
-        if harms is not None:
-            choice.signal("provider_block", "content_filter_results", harms)
 
 
 FORMAT: Final = Format("openai_chat", "chat", "openai", asked, ChatReply, openai_errors.blocked)

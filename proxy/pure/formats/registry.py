@@ -13,7 +13,16 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from proxy.pure.formats import anthropic, openai_chat
+from proxy.pure.formats import (
+    anthropic,
+    bedrock,
+    cohere,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+)
 from proxy.pure.formats.access import as_dict, load
 from proxy.pure.formats.neutral import Asked, Format, Reply, error_of
 from proxy.pure.formats.paths import recognise
@@ -28,7 +37,14 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         form.name: form
         for form in (
             openai_chat.FORMAT,
+            openai_completions.FORMAT,
+            openai_responses.FORMAT,
             anthropic.FORMAT,
+            gemini.FORMAT,
+            bedrock.FORMAT,
+            ollama.CHAT,
+            ollama.GENERATE,
+            cohere.FORMAT,
         )
     }
 )
