@@ -2,8 +2,8 @@
 
 The parent writes one JSON line an order: `start` first, then any number of `reload`, then `stop`. The end of
 the input means that the parent is gone: the child drains as if it had been stopped, so no orphan is left.
-The child writes `ready` once, then `.` about once a second; anything that holds up its event loop holds up
-the heartbeat, and the parent replaces it.
+The child writes `ready` once, then `.` about once a second while it is healthy; anything that holds up its
+event loop holds up the heartbeat, and the parent replaces it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ HEARTBEAT_S: Final = 1.0
 class Orders:
     """The child's end of the two pipes."""
 
-    def __init__(self, apply: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, apply: Callable[[dict[str, Any]], None], healthy: Callable[[], bool]) -> None:
         self.stopped = asyncio.Event()
         self.hurry = False
         self._apply = apply
+        self._healthy = healthy
         self._beat: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -46,7 +47,8 @@ class Orders:
         self._tick()
 
     def _tick(self) -> None:
-        self._write(b".\n")
+        if self._healthy():
+            self._write(b".\n")
         self._beat = self._loop.call_later(HEARTBEAT_S, self._tick)
 
     @staticmethod

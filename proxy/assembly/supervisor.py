@@ -23,8 +23,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
-import structlog
 
+from proxy.resources.log import configure
 from proxy.words.config import Config, Route, load, split_address
 from proxy.words.errors import ConfigError
 from proxy.words.plan import RoutePlan, WorkerPlan
@@ -94,7 +94,7 @@ class Supervisor:
         self._config = config
         self._config_path = config_path
         self._overrides = overrides
-        self._log = structlog.get_logger("refusal-proxy")
+        self._log = configure(config.log).bind(role="supervisor")
         self._sockets: list[socket.socket] = []
         self._children: list[_Child] = []
         self._stopping = asyncio.Event()

@@ -51,7 +51,7 @@ async def _serve(start: dict[str, Any]) -> None:
         valve.stats(forwarder.snapshot())
         loop.call_later(_SWEEP_S, sweep)
 
-    orders = Orders(apply)
+    orders = Orders(apply, healthy=lambda: True)
     loop.add_signal_handler(signal.SIGTERM, orders.stopped.set)
     listener = socket.socket(fileno=start["listen_fd"])
     acceptor = await loop.create_server(server, sock=listener, backlog=start["backlog"])
@@ -80,8 +80,9 @@ async def _drain(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _LAST_WORDS_S
     valve.stats(forwarder.snapshot())
-    while valve.connected and valve.unrecorded and loop.time() < deadline:
-        await asyncio.sleep(0.02)  # noqa: ASYNC110 - once in a life; an event would cost every capture
+    # Polled, once in a life: an event would have to be set for every capture.
+    while valve.connected and valve.unrecorded and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
     valve.stats(forwarder.snapshot())
     await asyncio.sleep(0)
     forwarder.close()

@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import httptools
 
@@ -97,8 +97,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     # --- one exchange
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from proxy.pure.frames import (
     CAPTURE,
@@ -111,17 +111,17 @@ class ValveClient(asyncio.Protocol):
             try:
                 await self._loop.create_unix_connection(lambda: self, str(self._path))
             except OSError:  # no monitor now: the supervisor is at it
-                await asyncio.sleep(_RECONNECT_S)
+                pass
+            await asyncio.sleep(_RECONNECT_S)
 
     # --- asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._paused = False
         self._counts = CountReader()
         self._sent = self._recorded = 0
-        transport.write(frame(HELLO, {"worker": self._worker_id}))
+        self._transport.write(frame(HELLO, {"worker": self._worker_id}))
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -201,8 +201,7 @@ class _WorkerLine(asyncio.Protocol):
             self._transport.write(count_frame(self.recorded))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._server.workers.add(self)
 
     def data_received(self, data: bytes) -> None:
