@@ -4,7 +4,8 @@
                               └ evicted: counted as dropped          └ recorded(tokens)
 
 Invariant: every capture that is offered ends exactly once, in verdicts, as `unscored` with a cause, or as
-`dropped`; after that, and not before, its token goes to `recorded`, from the scoring thread.
+`dropped`; after that, and not before, its token goes to `recorded`, from the scoring thread (once `stop` has
+given up on it: from the caller's).
 
 One thread scores, because the model wants one; it loads the model, too, so that loading holds nobody up.
 It takes what waits, up to `classifier.batch`, and never waits for a batch to fill.
@@ -93,7 +94,7 @@ class Monitor:
         self._deadline = float("inf")
         self._working: list[_Item] = []
         self._last_lag = (0.0, 0.0)  # when the newest capture was scored, and how late
-        self._cycle_began: float | None = None
+        self._progressed: float | None = None  # monotonic, when the last step of scoring ended; None: idle
         self._thread = Thread(target=self._run, name="scoring", daemon=True)
         metrics.watch(
             Queue(
@@ -110,11 +111,15 @@ class Monitor:
         """Take a capture; never blocks, never raises. What no longer fits is dropped and counted."""
         item = _Item(capture, token)
         with self._changed:
-            evicted = [item] if self._ended else self._queue.offer(item, capture_size(capture))
+            ended = self._ended
+            evicted = [] if ended else self._queue.offer(item, capture_size(capture))
             self._tokens.extend(gone.token for gone in evicted)
             self._changed.notify()
         for gone in evicted:
-            self._metrics.dropped("too_large" if gone is item and not self._ended else "queue_full")
+            self._metrics.dropped("too_large" if gone is item else "queue_full")
+        if ended:
+            self._metrics.dropped("queue_full")
+            self._recorded([token])
 
     def reload(self, config: Config) -> None:
         """Take topics, labels, limits and classifier from `config`, before the next batch is scored.
@@ -141,9 +146,12 @@ class Monitor:
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the scoring thread began what it is at now; 0 while it waits for work."""
-        began = self._cycle_began
-        return 0.0 if began is None else time.monotonic() - began
+        """Seconds without progress in scoring; 0 while it waits for work or loads the model.
+
+        (A load that hangs would hang again in the next process; /readyz shows it.)
+        """
+        progressed = self._progressed
+        return 0.0 if progressed is None else time.monotonic() - progressed
 
     def lag_seconds(self) -> float:
         """How far behind scoring is: the larger of the newest scored capture's lag and the oldest waiting
@@ -160,13 +168,12 @@ class Monitor:
 
     def _run(self) -> None:
         while self._wait():
-            self._cycle_began = time.monotonic()
             try:
                 self._cycle()
             except Exception as error:  # noqa: BLE001 - a fault of ours costs one batch, not the monitor
                 self._log.error("the monitor's cycle failed", error=place(error))
             finally:
-                self._cycle_began = None
+                self._progressed = None
 
     def _wait(self) -> bool:
         """Wait for something to do; False when it is time to end."""
@@ -205,6 +212,7 @@ class Monitor:
 
     def _score_batch(self, items: list[_Item]) -> None:
         began = time.perf_counter()
+        self._progressed = time.monotonic()
         parsed = [item for item in items if self._guard(item.capture, partial(self._parse, item))]
         if self._model.state == "ready":
             try:
@@ -258,11 +266,13 @@ class Monitor:
             for index, (exchange, _) in enumerate(item.exchanges)
             if wants_scores(exchange)
         ]
-        if not places:
-            return
-        scores = self._model.score([pair for _, _, pair in places])
-        for (item, index, _), score in zip(places, scores, strict=True):
-            item.scores[index] = score
+        step = self._config.classifier.batch  # captures can hold many choices each
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
+            scores = self._model.score([pair for _, _, pair in part])
+            for (item, index, _), score in zip(part, scores, strict=True):
+                item.scores[index] = score
+            self._progressed = time.monotonic()
 
     def _record(self, item: _Item, index: int) -> None:
         exchange, names = item.exchanges[index]
