@@ -65,8 +65,9 @@ async def getaddrinfo(host: str, port: int) -> object:
 class Names:
     """Whether host names resolve: one look-up a name at a time, its result kept for a while."""
 
-    def __init__(self, resolve: Resolve, clock: Callable[[], float]) -> None:
+    def __init__(self, resolve: Resolve, clock: Callable[[], float], timeout_s: float) -> None:
         self._resolve = resolve
+        self._timeout_s = timeout_s
         self._clock = clock
         self._known: dict[tuple[str, int], tuple[float, str]] = {}
         self._running: dict[tuple[str, int], asyncio.Task[str]] = {}
@@ -83,9 +84,9 @@ class Names:
             task.add_done_callback(lambda _: self._running.pop(key, None))
         try:
             # Shielded: a thread in getaddrinfo cannot be stopped, and the next probe joins the same look-up.
-            return await asyncio.wait_for(asyncio.shield(task), RESOLVE_TIMEOUT_S)
+            return await asyncio.wait_for(asyncio.shield(task), self._timeout_s)
         except TimeoutError:
-            return f"no answer from the name server in {RESOLVE_TIMEOUT_S:g} s"
+            return f"no answer from the name server in {self._timeout_s:g} s"
 
     async def _look_up(self, key: tuple[str, int]) -> str:
         try:
@@ -112,9 +113,10 @@ def make_admin(
     version: str,
     resolve: Resolve = getaddrinfo,
     clock: Callable[[], float] = time.monotonic,
+    resolve_timeout_s: float = RESOLVE_TIMEOUT_S,
 ) -> web.Application:
     """Return the application; `routes` and `workers` (how many are connected) are asked at each probe."""
-    names = Names(resolve, clock)
+    names = Names(resolve, clock, resolve_timeout_s)
     threads = ThreadPoolExecutor(1, thread_name_prefix="render")  # one: scrapes queue up, they do not pile up
 
     async def show_metrics(request: web.Request) -> web.Response:
