@@ -72,6 +72,6 @@ def first_order() -> dict[str, Any]:
 
 
 def leave_signals_to_parent() -> None:
-    """Ctrl-C reaches the whole foreground group: the parent alone decides what it means."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    """Ctrl-C and `kill -- -GROUP` reach the whole group: the parent alone decides what they mean."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -59,7 +59,8 @@ class _Process:
         loop = asyncio.get_running_loop()
         orders = Orders(self._apply, healthy=self._healthy)
         self._monitor.start()
-        await loop.create_unix_server(self._valve.line, sock=socket.socket(fileno=self._start["valve_fd"]))
+        listener = socket.socket(fileno=self._start["valve_fd"])
+        valve = await loop.create_unix_server(self._valve.line, sock=listener)
         app = make_admin(
             metrics=self._metrics,
             classifier_state=lambda: self._model.state,
@@ -74,6 +75,7 @@ class _Process:
         orders.ready()
         await orders.stopped.wait()
         await self._monitor.stop(_STOP_S)
+        valve.close()  # until here: uvloop closes a server that nobody holds
         await runner.cleanup()
         listening.cancel()
 

@@ -184,13 +184,7 @@ class Supervisor:
     async def _keep(self, child: _Child) -> None:
         """Start the child, wait for its end, start it again, until we stop."""
         while not self._stopping.is_set():
-            await self._spawn(child)
-            process = child.process
-            assert process is not None
-            code = await process.wait()
-            child.ready.clear()
-            for task in child.tasks:
-                task.cancel()
+            code = await self._live(child)
             if self._stopping.is_set():
                 return
             child.failures = 0 if child.was_ready else child.failures + 1
@@ -204,6 +198,19 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
+
+    async def _live(self, child: _Child) -> int | str:
+        """One life of a child; returns how it ended."""
+        try:
+            await self._spawn(child)
+        except OSError as error:  # no memory, no process ids: later, perhaps
+            return error.strerror or type(error).__name__
+        assert child.process is not None
+        code = await child.process.wait()
+        child.ready.clear()
+        for task in child.tasks:
+            task.cancel()
+        return code
 
     async def _spawn(self, child: _Child) -> None:
         child.was_ready = False

@@ -10,6 +10,7 @@ frame by `frame_limit`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -51,6 +52,7 @@ class ValveClient(asyncio.Protocol):
         self._counts = CountReader()
         self._paused = False
         self._flush_due = False
+        self._stats = b""
         self._closing = False
         self._dial: asyncio.Task[None] | None = None
         self._sent = 0
@@ -74,9 +76,14 @@ class ValveClient(asyncio.Protocol):
             self._tally.drop("valve_full", len(self._waiting.resize(limit, 1_000_000)))
 
     def stats(self, snapshot: dict[str, Any]) -> None:
-        """Counters, sent past the queue: a full valve is when they matter most."""
-        if self._transport is not None:
-            self._transport.write(frame(STATS, snapshot))
+        """Counters, sent past the queue: a full valve is when they matter most. Only the newest waits."""
+        self._stats = frame(STATS, snapshot)
+        self._send_stats()
+
+    def _send_stats(self) -> None:
+        if self._transport is not None and not self._paused and self._stats:
+            self._transport.write(self._stats)
+            self._stats = b""
 
     @property
     def unrecorded(self) -> int:
@@ -108,10 +115,8 @@ class ValveClient(asyncio.Protocol):
 
     async def _connect(self) -> None:
         while self._transport is None:
-            try:
+            with contextlib.suppress(OSError):  # no monitor now: the supervisor is at it
                 await self._loop.create_unix_connection(lambda: self, str(self._path))
-            except OSError:  # no monitor now: the supervisor is at it
-                pass
             await asyncio.sleep(_RECONNECT_S)
 
     # --- asyncio's callbacks
@@ -134,6 +139,7 @@ class ValveClient(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._send_stats()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:

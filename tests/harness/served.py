@@ -44,7 +44,7 @@ class Served:
         if config:
             self.config_path.write_text(config)
             self._arguments += ["--config", str(self.config_path)]
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**os.environ, **(environment or {}), "REFUSAL_TEST": str(self.log_path)}
         if not classifier and "[classifier]" not in config:
             self._environment.setdefault("REFUSAL_PROXY_CLASSIFIER__ENABLED", "false")
         self.data_port = 0
@@ -139,6 +139,16 @@ class Served:
                 break
             await asyncio.sleep(0.05)
         raise AssertionError(f"never logged: {event}\n{self.log()[-4000:]}")
+
+    def children_are_gone(self) -> bool:
+        """No process of ours is left (asked after the supervisor has ended)."""
+        for command in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if f"REFUSAL_TEST={self.log_path}".encode() in command.read_bytes():
+                    return False
+            except OSError:
+                continue
+        return True
 
     def children(self, module: str) -> list[int]:
         """Process ids of the supervisor's children that run `proxy.assembly.<module>`."""
