@@ -66,7 +66,9 @@ def _zlib(data: bytes, limit: int, wbits: int, *, members: bool = False) -> Infl
             piece = data[at : at + _PIECE]
             while piece:
                 if codec.eof:
-                    piece = piece.lstrip(b"\0") if members else b""  # padding is allowed
+                    if not members:
+                        raise Unreadable("corrupt compressed data")
+                    piece = piece.lstrip(b"\0")  # padding is allowed
                     if not piece:
                         break
                     codec = zlib.decompressobj(wbits)
