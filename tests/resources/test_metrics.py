@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -55,6 +56,9 @@ DESIGNED = {
 }
 
 
+LABELS = set().union(*DESIGNED.values())
+
+
 async def busy() -> House:
     """A house that has seen a bit of everything."""
     house = House()
@@ -91,6 +95,19 @@ async def test_every_designed_family_is_there_with_exactly_its_labels() -> None:
     }
     for name, labels in DESIGNED.items():
         assert labels_of(families[name]) == labels, name
+
+
+async def test_the_page_documents_every_family_and_no_other() -> None:
+    house = await busy()
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`((?:refusal|gen_ai)_[a-z_]+)`", page) if name not in LABELS}
+    ending = {"counter": "_total", "info": "_info"}
+    exported = {
+        family.name + ending.get(family.type, "")
+        for family in openmetrics(house.metrics.render(openmetrics=True).decode())
+        if not family.name.startswith("process_")
+    }
+    assert named == exported
 
 
 async def test_both_formats_parse_and_agree() -> None:
