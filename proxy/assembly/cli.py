@@ -48,6 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE", type=Path)
     check.set_defaults(run=_check_config)
 
+    classify = commands.add_parser(
+        "classify",
+        help="verdicts for a file of exchanges",
+        description="Read exchanges as JSONL or Parquet, write each with its verdict, in the same order.",
+    )
+    _classify_arguments(classify)
+    classify.set_defaults(run=_classify)
+
     demo = commands.add_parser(
         "demo",
         help="watch the proxy in front of a bundled scripted chatbot",
@@ -94,6 +102,18 @@ def _check_config(options: argparse.Namespace) -> int:
     routes = ", ".join(f"{route.name} -> {route.upstream}" for route in config.all_routes)
     print(f"{options.file}: ok; routes: {routes}")  # noqa: T201 - the command's answer
     return 0
+
+
+def _classify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="FILE", nargs="?", default="-", help="JSONL or Parquet; - is JSONL")
+    parser.add_argument("--out", metavar="FILE", default="-", help="JSONL or Parquet; - is JSONL")
+    parser.add_argument("--bundle", metavar="FOLDER", type=Path, help="another classifier bundle")
+
+
+def _classify(options: argparse.Namespace) -> int:
+    from proxy.assembly.classify import run  # noqa: PLC0415
+
+    return run(options.input, options.out, options.bundle)
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:

@@ -136,7 +136,7 @@ async def test_what_a_dying_monitor_had_not_recorded_is_counted_and_the_rest_rea
 
 
 async def test_a_monitor_that_does_not_read_costs_bounded_memory_and_no_time(tmp_path: Path) -> None:
-    """The kernel's buffer, one batch and the outbox fill; then captures are dropped, and offers still return."""
+    """The kernel's buffer, one batch and the outbox fill; then captures are dropped, offers still return."""
     path, tally = tmp_path / "v", Tally()
     stuck = asyncio.Event()
 
