@@ -43,10 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
 
                 evaluate(options.work, bundle, console)
     except (DataError, BundleError) as error:
-        console.print(str(error), highlight=False, soft_wrap=True)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 2
     except ModuleNotFoundError as error:
-        console.print(f"{error.name} is not installed; this step needs the [train] extra", soft_wrap=True)
+        sentence = f"{error.name} is not installed; this step needs the [train] extra"
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
         return 2
     return 0
 

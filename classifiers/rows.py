@@ -43,7 +43,7 @@ class Row:
 
 
 def normalised(text: str) -> str:
-    """Return the words of a text, lower case, without accents, punctuation or repeated blanks."""
+    """Return the words of a text, lower case, without punctuation or repeated blanks."""
     plain = unicodedata.normalize("NFKD", text.encode("utf-8", "replace").decode("utf-8")).lower()
     return " ".join(re.findall(r"\w+", plain))
 

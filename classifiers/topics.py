@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_THRESHOLD: Final = 0.45  # cosine; unrelated prompts lie near 0.1, re-wordings above 0.6
 NEAREST: Final = 2
 CENTRE_SHARE: Final = 0.5  # how much a topic's centre counts beside its nearest examples
-MARGIN: Final = 0.5  # an own topic yields to a built-in one surer than this that is clearly nearer to it
 
 
 class PrototypeTopics:
@@ -63,23 +62,19 @@ class PrototypeTopics:
             found[place] = CENTRE_SHARE * float(centre @ embedding) + (1 - CENTRE_SHARE) * float(nearest)
         return found
 
-    def label(self, embedding: Vector, builtin: str, probabilities: Sequence[float] = ()) -> str:
+    def label(self, embedding: Vector, builtin: str, _probabilities: Sequence[float] = ()) -> str:
         """Return the topic of a prompt: an own one if near enough, else the built-in label or "other".
 
-        embedding (d,), length 1; `builtin` and `probabilities` are `Scores.topic_label` and `Scores.topic`.
+        embedding (d,), length 1; `builtin` and `_probabilities` are `Scores.topic_label` and `Scores.topic`.
+        An own topic that is near enough goes before a built-in one, however sure (so the probabilities do
+        not count yet): the operator named it, so it is the one that is asked for.
         """
         if self.names:
             similarities = self.similarities(embedding)
             best = int(similarities.argmax())
-            if similarities[best] >= self._needed(probabilities):
+            if similarities[best] >= self.threshold:
                 return self.names[best]
         return OTHER if self.replace else builtin
-
-    def _needed(self, probabilities: Sequence[float]) -> float:
-        """Where the list is extended, a sure built-in topic asks a little more of an own one."""
-        if self.replace or not probabilities or max(probabilities) < MARGIN:
-            return self.threshold
-        return self.threshold + 0.1 * (max(probabilities) - MARGIN) * (1 - self.threshold)
 
 
 def _unit(vector: Vector) -> Vector:

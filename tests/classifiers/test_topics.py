@@ -58,7 +58,7 @@ def test_an_unrelated_prompt_falls_back_to_other_when_the_list_is_replaced(class
 def test_the_built_in_topic_stands_where_no_own_one_is_near() -> None:
     topics = PrototypeTopics({"apples": ["a1", "a2"]}, axes)
     assert topics.label(axes(["a9"])[0], "everyday", (0.9, 0.1)) == "apples"
-    assert topics.label(axes(["c"])[0], "everyday", (0.9, 0.1)) == "everyday"
+    assert topics.label(axes(["c"])[0], "everyday") == "everyday"
 
 
 def test_the_nearest_topic_wins() -> None:
@@ -69,7 +69,7 @@ def test_the_nearest_topic_wins() -> None:
 
 
 def test_no_topics_leave_the_built_in_ones() -> None:
-    assert PrototypeTopics({}, axes).label(axes(["a"])[0], "math", (1.0,)) == "math"
+    assert PrototypeTopics({}, axes).label(axes(["a"])[0], "math") == "math"
 
 
 @pytest.mark.parametrize("examples", [[], ["", "  "]])
