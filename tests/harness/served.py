@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -44,11 +45,12 @@ class Served:
         if config:
             self.config_path.write_text(config)
             self._arguments += ["--config", str(self.config_path)]
-        self._environment = {**os.environ, **(environment or {}), "REFUSAL_TEST": str(self.log_path)}
+        self._environment = {**os.environ, **(environment or {})}
         if not classifier and "[classifier]" not in config:
             self._environment.setdefault("REFUSAL_PROXY_CLASSIFIER__ENABLED", "false")
         self.data_port = 0
         self.admin_port = 0
+        self._family: list[int] = []
         self.process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Self:
@@ -68,6 +70,7 @@ class Served:
     async def stop(self, number: int = signal.SIGTERM, within_s: float = 30.0) -> int:
         """Send a signal and return the exit status."""
         if self.process.returncode is None:
+            self._family = self.children()
             self.process.send_signal(number)
         try:
             return await asyncio.wait_for(self.process.wait(), within_s)
@@ -141,25 +144,38 @@ class Served:
         raise AssertionError(f"never logged: {event}\n{self.log()[-4000:]}")
 
     def children_are_gone(self) -> bool:
-        """No process of ours is left (asked after the supervisor has ended)."""
-        for command in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if f"REFUSAL_TEST={self.log_path}".encode() in command.read_bytes():
-                    return False
-            except OSError:
-                continue
-        return True
+        """No child that was alive when `stop` was called is left."""
+        return not any(_alive(pid) for pid in self._family)
 
-    def children(self, module: str) -> list[int]:
+    def children(self, module: str = "") -> list[int]:
         """Process ids of the supervisor's children that run `proxy.assembly.<module>`."""
-        found = []
-        for child in _children(self.process.pid):
-            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if f"proxy.assembly.{module}".encode() in command:
-                found.append(child)
-        return found
+        listing = _processes()
+        wanted = f"proxy.assembly.{module}"
+        return [pid for pid, parent, command in listing if parent == self.process.pid and wanted in command]
 
 
-def _children(parent: int) -> list[int]:
-    text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-    return [int(pid) for pid in text.split()]
+def _processes() -> list[tuple[int, int, str]]:
+    """(pid, parent, command line) of every process. /proc where there is one: a minimal Debian has no ps."""
+    if sys.platform != "linux":
+        text = subprocess.run(
+            ["ps", "-axo", "pid=,ppid=,command="], capture_output=True, text=True, check=True
+        )
+        rows = (line.split(None, 2) for line in text.stdout.splitlines())
+        return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        found.append((int(folder.name), parent, command))
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
