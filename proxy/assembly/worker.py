@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 from pathlib import Path
@@ -48,14 +47,14 @@ async def _serve(start: dict[str, Any]) -> None:
 
     def sweep() -> None:
         forwarder.sweep()
-        valve.stats(forwarder.snapshot())
+        valve.send_stats()
         loop.call_later(_SWEEP_S, sweep)
 
     orders = Orders(apply, healthy=lambda: True)
     loop.add_signal_handler(signal.SIGTERM, orders.stopped.set)
     listener = socket.socket(fileno=start["listen_fd"])
     acceptor = await loop.create_server(server, sock=listener, backlog=start["backlog"])
-    valve.start()
+    valve.start(forwarder.snapshot)
     listening = loop.create_task(orders.listen())
     sweep()
     orders.ready()
@@ -79,11 +78,11 @@ async def _drain(
     await server.shutdown(_LAST_WORDS_S)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _LAST_WORDS_S
-    valve.stats(forwarder.snapshot())
+    valve.send_stats()
     # Polled, once in a life: an event would have to be set for every capture.
     while valve.connected and valve.unrecorded and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    valve.stats(forwarder.snapshot())
+    valve.send_stats()
     await asyncio.sleep(0)
     forwarder.close()
     valve.close()
@@ -92,8 +91,6 @@ async def _drain(
 def main() -> None:
     leave_signals_to_parent()
     start = first_order()
-    if hasattr(os, "sched_setaffinity") and start.get("cores"):
-        os.sched_setaffinity(0, start["cores"])
     uvloop.run(_serve(start))
 
 

@@ -46,19 +46,25 @@ class ValveClient(asyncio.Protocol):
         self._worker_id = worker_id
         self._limit = limit
         self._tally = tally
+        self._snapshot: Callable[[], dict[str, Any]] = dict
         self._loop = asyncio.get_running_loop()
         self._waiting: BoundedSample[bytes] = BoundedSample(limit, 1_000_000, rng)
         self._transport: asyncio.Transport | None = None
         self._counts = CountReader()
         self._paused = False
         self._flush_due = False
-        self._stats = b""
+        self._stats_due = False
         self._closing = False
         self._dial: asyncio.Task[None] | None = None
         self._sent = 0
         self._recorded = 0
 
-    def start(self) -> None:
+    def start(self, snapshot: Callable[[], dict[str, Any]]) -> None:
+        """Begin to dial. `snapshot` gives the worker's counters; they go first on every new connection."""
+        self._snapshot = snapshot
+        self._redial()
+
+    def _redial(self) -> None:
         self._dial = self._loop.create_task(self._connect())
 
     def offer(self, capture: Capture) -> None:
@@ -75,15 +81,11 @@ class ValveClient(asyncio.Protocol):
             self._limit = limit
             self._tally.drop("valve_full", len(self._waiting.resize(limit, 1_000_000)))
 
-    def stats(self, snapshot: dict[str, Any]) -> None:
-        """Counters, sent past the queue: a full valve is when they matter most. Only the newest waits."""
-        self._stats = frame(STATS, snapshot)
-        self._send_stats()
-
-    def _send_stats(self) -> None:
-        if self._transport is not None and not self._paused and self._stats:
-            self._transport.write(self._stats)
-            self._stats = b""
+    def send_stats(self) -> None:
+        """Counters go past the queue: a full valve is when they matter most. At most one set waits."""
+        self._stats_due = self._paused
+        if self._transport is not None and not self._paused:
+            self._transport.write(frame(STATS, self._snapshot()))
 
     @property
     def unrecorded(self) -> int:
@@ -127,6 +129,7 @@ class ValveClient(asyncio.Protocol):
         self._counts = CountReader()
         self._sent = self._recorded = 0
         self._transport.write(frame(HELLO, {"worker": self._worker_id}))
+        self.send_stats()
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -139,7 +142,8 @@ class ValveClient(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._send_stats()
+        if self._stats_due:
+            self.send_stats()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -147,7 +151,7 @@ class ValveClient(asyncio.Protocol):
         self._tally.drop("monitor_lost", self._sent - self._recorded)
         self._sent = self._recorded = 0
         if not self._closing:
-            self.start()
+            self._redial()
 
 
 class ValveServer:

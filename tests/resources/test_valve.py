@@ -73,7 +73,7 @@ async def test_captures_arrive_whole_and_are_acknowledged(tmp_path: Path) -> Non
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
     await monitor.start()
     valve = client(monitor.path, tally)
-    valve.start()
+    valve.start(lambda: {"dropped": dict(tally.dropped)})
     sent = [capture(f"c{i}", size=i * 100) for i in range(50)]
     for one in sent:
         valve.offer(one)
@@ -92,7 +92,7 @@ async def test_without_a_monitor_captures_wait_within_the_bound_and_the_rest_is_
 ) -> None:
     tally = Tally()
     valve = client(tmp_path / "nobody", tally, limit=100_000)
-    valve.start()
+    valve.start(lambda: {"dropped": dict(tally.dropped)})
     for i in range(100):
         valve.offer(capture(f"c{i}", 5_000))
     assert valve._waiting.bytes <= 100_000
@@ -116,7 +116,7 @@ async def test_what_a_dying_monitor_had_not_recorded_is_counted_and_the_rest_rea
     first, tally = MonitorEnd(tmp_path / "v"), Tally()
     await first.start()
     valve = client(first.path, tally)
-    valve.start()
+    valve.start(lambda: {"dropped": dict(tally.dropped)})
     for i in range(10):
         valve.offer(capture(f"a{i}"))
     await until(lambda: len(first.captures) == 10)
@@ -147,16 +147,16 @@ async def test_a_monitor_that_does_not_read_costs_bounded_memory_and_no_time(tmp
 
     server = await asyncio.start_unix_server(never_read, str(path))
     valve = client(path, tally, limit=1_000_000)
-    valve.start()
+    valve.start(lambda: {"dropped": dict(tally.dropped)})
     await until(lambda: valve.connected)
     for i in range(200):
         valve.offer(capture(f"c{i}", 50_000))
-        valve.stats({"n": i})
+        valve.send_stats()
         await asyncio.sleep(0)
     await until(lambda: valve._paused)
     for i in range(200):
         valve.offer(capture(f"d{i}", 50_000))
-        valve.stats({"n": i})
+        valve.send_stats()
     assert valve._transport is not None
     assert valve._waiting.bytes <= 1_000_000
     assert valve._transport.get_write_buffer_size() < 1_000_000
@@ -170,10 +170,12 @@ async def test_counters_come_with_the_workers_name_and_its_leaving_is_told(tmp_p
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
     await monitor.start()
     valve = client(monitor.path, tally)
-    valve.start()
+    valve.start(lambda: {"dropped": dict(tally.dropped)})
     await until(lambda: valve.connected)
-    valve.stats({"requests": []})
-    await until(lambda: monitor.snapshots == [("worker-0-1", {"requests": []})])
+    await until(lambda: monitor.snapshots == [("worker-0-1", {"dropped": {}})])
+    tally.drop("valve_full", 2)
+    valve.send_stats()
+    await until(lambda: monitor.snapshots[1:] == [("worker-0-1", {"dropped": {"valve_full": 2}})])
     valve.close()
     await until(lambda: monitor.left == ["worker-0-1"])
     monitor.die()
@@ -183,7 +185,7 @@ async def test_bytes_that_are_no_frame_end_that_connection_only(tmp_path: Path) 
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
     await monitor.start(frame_limit=10_000)
     valve = client(monitor.path, tally)
-    valve.start()
+    valve.start(lambda: {"dropped": dict(tally.dropped)})
     await until(lambda: valve.connected)
     garbage = [
         b"\xff" * 64,
