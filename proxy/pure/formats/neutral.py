@@ -219,6 +219,8 @@ class Reply(ABC):
         asked, conversation = self.asked, self.asked.conversation(0)
         prompt = asked.prompt(0)
         for choice in sorted(self.choices.values(), key=lambda item: item.index):
+            if self.native is not None:
+                choice.signal(self.native.kind, self.native.marker, self.native.category, self.native.text)
             text, native = choice.settled()
             if asked.batch:
                 prompt, conversation = asked.prompt(choice.index), asked.conversation(choice.index)
@@ -231,7 +233,7 @@ class Reply(ABC):
                     request_model=asked.model,
                     system_prompt=asked.system,
                     conversation=conversation,
-                    native=native or self.native,
+                    native=native,
                     tool_calls=len(choice.calls),
                     finish_reason=choice.finish,
                     choice=choice.index,

@@ -39,7 +39,7 @@ class ChatReply(Reply):
         self.event("", body)
 
     def event(self, name: str, data: dict[str, Any]) -> None:
-        if (error := error_of(data)) or name == "error":
+        if (error := error_of(data)) or "error" in (name, data.get("object")):  # vLLM: an object of its own
             self.fail(openai_errors.blocked(error))
         self.named(data.get("model"))
         for results in dicts(data.get("prompt_filter_results") or data.get("prompt_annotations")):

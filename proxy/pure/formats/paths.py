@@ -26,11 +26,8 @@ _ENDINGS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "converse": (("/converse", "bedrock"),),
     "converse-stream": (("/converse-stream", "bedrock"),),
 }
-_GEMINI: Final = (
-    ":generateContent",
-    ":streamGenerateContent",
-    "%3AgenerateContent",
-    "%3AstreamGenerateContent",
+_GEMINI: Final = tuple(
+    colon + verb for colon in (":", "%3A", "%3a") for verb in ("generateContent", "streamGenerateContent")
 )
 
 

@@ -84,13 +84,15 @@ def read_stream(
     """
     reply, came = form.reply(asked), False
     for event in events(framing, pieces):
-        came = True
         if event is GAP_HERE:
             reply.gap()
         elif event.data.strip() == b"[DONE]":
             reply.done = True
         elif not is_noise(event):
             reply.event(event.name, as_dict(load(event.data)))
+        else:
+            continue
+        came = True
     if not came:
         raise Unscored("truncated", "no event came") if broken else Unreadable("response: no events")
     return reply.exchanges(streamed=True, ended=False)

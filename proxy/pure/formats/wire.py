@@ -124,5 +124,5 @@ def _readable(event: Event) -> bool:
 
 
 def is_noise(event: Event) -> bool:
-    """An event that only keeps the connection alive; its data may be anything."""
-    return not event.data.strip() or event.name in _KEEP_ALIVE
+    """An event that only keeps the connection alive: no JSON, or with a name that says so."""
+    return event.name in _KEEP_ALIVE or not event.data.lstrip().startswith((b"{", b"["))

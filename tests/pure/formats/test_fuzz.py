@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.pure.formats.access import load
 from proxy.pure.formats.registry import FORMATS, parse
-from proxy.words.errors import UNSCORED_CAUSES, Unscored
+from proxy.words.errors import UNSCORED_CAUSES, Unreadable, Unscored
 from proxy.words.exchange import ENDS, BoundedCopy, Capture, Exchange
 from tests.corpus import Case, cases, encode
 from tests.pure.formats.profile import STEADY
@@ -58,8 +59,8 @@ def jsons(case: Case) -> list[Any]:
     found = []
     for text in (case.request_body, case.plain_body, *case.plain_body.replace(b"data:", b"\n").splitlines()):
         try:
-            found.append(orjson.loads(text))
-        except orjson.JSONDecodeError:
+            found.append(load(text))
+        except Unreadable:
             continue
     return found
 

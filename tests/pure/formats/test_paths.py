@@ -25,6 +25,7 @@ CONVERSATIONS = {
     "/v1beta/models/gemini-2.5-flash:generateContent": "gemini",
     "/v1/projects/p/locations/l/publishers/google/models/g:streamGenerateContent": "gemini",
     "/v1beta/models/gemini-2.5-flash%3AstreamGenerateContent": "gemini",
+    "/v1beta/models/gemini-2.5-flash%3agenerateContent": "gemini",
     "/model/anthropic.claude-3-haiku-20240307-v1%3A0/converse": "bedrock",
     "/model/amazon.nova-lite-v1:0/converse-stream": "bedrock",
     "/api/chat": "ollama_chat",
