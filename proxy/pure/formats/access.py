@@ -56,6 +56,8 @@ def as_str(value: object) -> str:
 
 def as_int(value: object) -> int | None:
     """A count: a whole number from 0 to 2**53, also when written as 12.0; else None."""
+    if value is None:
+        return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT:
@@ -71,9 +73,12 @@ def total(*values: object) -> int | None:
 
 def dicts(value: object) -> Iterator[dict[str, Any]]:
     """The objects in a list; an object alone counts as a list of itself."""
-    for item in [value] if isinstance(value, dict) else as_list(value):
-        if isinstance(item, dict):
-            yield item
+    if isinstance(value, dict):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):
+                yield item
 
 
 def need_list(body: dict[str, Any], key: str) -> list[Any]:

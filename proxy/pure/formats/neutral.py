@@ -180,7 +180,10 @@ class Reply(ABC):
         number = as_int(index) or 0
         if number >= MAX_CHOICES:
             return Choice(number)  # written to and forgotten
-        return self.choices.setdefault(number, Choice(number))
+        found = self.choices.get(number)
+        if found is None:
+            found = self.choices[number] = Choice(number)
+        return found
 
     def gap(self) -> None:
         for choice in self.choices.values():

@@ -20,6 +20,7 @@ FINISH_SIGNALS: Final[dict[str, Kind]] = {
     "refusal": "model_refusal",
     **gemini.FINISH_SIGNALS,  # Google's OpenAI dialect passes its own words on
 }
+_PROMPT_FILTERS: Final = frozenset({"prompt_filter_results", "prompt_annotations"})  # Azure, now and once
 
 
 def asked(body: dict[str, Any], path: str) -> Asked:
@@ -39,30 +40,42 @@ class ChatReply(Reply):
         self.event("", body)
 
     def event(self, name: str, data: dict[str, Any]) -> None:
-        if (error := error_of(data)) or "error" in (name, data.get("object")):  # vLLM: an object of its own
-            self.fail(openai_errors.blocked(error))
+        """Called for every token of a stream: what is rare is looked for only where its key is."""
+        if "error" in data or "error" in (name, data.get("object")):  # vLLM: an object of its own
+            self._error(name, data)
         self.named(data.get("model"))
-        for results in dicts(data.get("prompt_filter_results") or data.get("prompt_annotations")):
-            harms = openai_errors.filtered(results.get("content_filter_results"))
-            if harms is not None:
-                self.fail(NativeSignal("provider_block", "prompt_filter_results", harms))
+        for key in _PROMPT_FILTERS & data.keys():
+            for results in dicts(data[key]):
+                harms = openai_errors.filtered(results.get("content_filter_results"))
+                if harms is not None:
+                    self.fail(NativeSignal("provider_block", "prompt_filter_results", harms))
         for item in dicts(data.get("choices")):
             self._choice(item)
         groq = as_dict(data.get("x_groq"))  # where Groq puts a stream's usage
-        for usage in (as_dict(groq.get("usage")), as_dict(data.get("usage"))):
-            self.used(as_int(usage.get("prompt_tokens")), as_int(usage.get("completion_tokens")))
+        for usage in (groq.get("usage"), data.get("usage")):
+            if isinstance(usage, dict):
+                self.used(as_int(usage.get("prompt_tokens")), as_int(usage.get("completion_tokens")))
+
+    def _error(self, name: str, data: dict[str, Any]) -> None:
+        error = error_of(data)
+        if error or "error" in (name, data.get("object")):
+            self.fail(openai_errors.blocked(error))
 
     def _choice(self, item: dict[str, Any]) -> None:
         choice = self.choice(item.get("index"))
         self.say(choice, item)
         choice.finished(item.get("finish_reason"), FINISH_SIGNALS, "finish_reason")
-        harms = openai_errors.filtered(item.get("content_filter_results"))
-        if harms is not None:
-            choice.signal("provider_block", "content_filter_results", harms)
+        if results := item.get("content_filter_results"):
+            harms = openai_errors.filtered(results)
+            if harms is not None:
+                choice.signal("provider_block", "content_filter_results", harms)
 
     def say(self, choice: Choice, item: dict[str, Any]) -> None:
         """Take what one entry of `choices` says. Completions say it elsewhere and override this."""
-        for message in (as_dict(item.get("message")), as_dict(item.get("delta"))):
+        for key in ("delta", "message"):
+            message = item.get(key)
+            if not isinstance(message, dict):
+                continue
             choice.say(
                 text_of(message.get("content")) or as_str(as_dict(message.get("audio")).get("transcript"))
             )
