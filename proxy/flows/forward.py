@@ -10,16 +10,26 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from proxy.flows.relay import Relay, without_forwarded
+from proxy.flows.relay import Relay
 from proxy.pure.formats.paths import recognise
-from proxy.pure.headers import BadFraming, RawHeaders, framing_of, request_head, value_of
-from proxy.pure.routing import Routes, host_name, origin_form, upstream_target
+from proxy.pure.headers import (
+    BadFraming,
+    RawHeaders,
+    forwarded,
+    framing_of,
+    request_head,
+    value_of,
+    websocket_asked,
+)
+from proxy.pure.routing import Routes, origin_form, upstream_target
 from proxy.pure.tally import NO_ROUTE, Tally
 from proxy.pure.tee import Budget, Tee
 from proxy.resources.downstream import ClientProtocol, Incoming, Sent, local_response
-from proxy.resources.upstream import Pool, UpstreamError
+from proxy.resources.pool import Pool
+from proxy.resources.upstream import Connection, UpstreamError
 from proxy.words.exchange import Capture
 from proxy.words.plan import RoutePlan, WorkerPlan
 
@@ -33,9 +43,17 @@ class Outbox(Protocol):
 class Forwarder:
     """One worker's traffic. `plan` may be exchanged while streams are open; each keeps its own route."""
 
-    def __init__(self, plan: WorkerPlan, tally: Tally, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        tally: Tally,
+        outbox: Outbox,
+        fault: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        """`fault` is told of every exception that is our own fault; it logs the place, never the message."""
         self.loop = asyncio.get_running_loop()
         self.tally = tally
+        self.fault = fault
         self.draining = False
         self._drained = asyncio.Event()
         self._outbox = outbox
@@ -53,8 +71,8 @@ class Forwarder:
         self._budget.limit = plan.copies_bytes
         before, self._pools = self._pools, {}
         for route in plan.routes:
-            self._pools[route] = (before.pop(route) if route in before else None) or Pool(
-                route,
+            pool = self._pools[route] = before.pop(route) if route in before else Pool(route)
+            pool.adapt(
                 connect_s=plan.connect_s,
                 keepalive_s=plan.upstream_keepalive_s,
                 head_bytes=plan.head_bytes,
@@ -65,63 +83,85 @@ class Forwarder:
     # --- one request
 
     async def handle(self, incoming: Incoming) -> Sent:
+        """Take one request from aiohttp and return when its response has been written."""
         message = incoming.message
         protocol = incoming.protocol
-        if protocol.transport is None:
-            raise ConnectionResetError
-        headers: RawHeaders = message.raw_headers
         target = origin_form(message.path)
         path = target.partition("?")[0]
         route = self._routes.match(message.headers.get("Host", ""), path)
         if route is None:
             return self._refuse(incoming, 404, "no_route", "no route takes this host and path")
         if message.method == "CONNECT":
+            incoming.payload.feed_eof()  # whatever follows is not for us: there is nothing to wait for
             return self._refuse(incoming, 501, "connect_method", "CONNECT is not offered", route.name)
         relay = Relay(self, incoming, route, path)
         protocol.watcher = relay
         self._active.add(relay)
-        self._watch_conversation(relay)
         try:
-            await self._pass(relay, headers, target, protocol)
+            self._watch_conversation(relay)
+            if protocol.transport is None:  # the client left before its request was looked at
+                relay.client_gone()
+            else:
+                await self._pass(relay, message.raw_headers, target, protocol)
+            if protocol.writing_paused and protocol.transport is not None:
+                await protocol.drain(self.plan.silence_s)
         except asyncio.CancelledError:
             relay.client_gone()
             raise
+        except Exception as error:  # noqa: BLE001 - the client gets an answer, the log gets the place
+            relay.faulted(error)
         finally:
             protocol.watcher = None
             self._active.discard(relay)
             if self.draining and not self._active:
                 self._drained.set()
-        return Sent(relay.keep_alive)
+        return self._sent(relay, protocol)
+
+    def _sent(self, relay: Relay, protocol: ClientProtocol) -> Sent:
+        keep_alive = relay.keep_alive and not protocol.last_request
+        transport, payload = protocol.transport, relay.incoming.payload
+        if keep_alive or transport is None or transport.is_closing():
+            return Sent(keep_alive)
+        if transport.get_write_buffer_size():
+            self.loop.call_later(self.plan.silence_s, transport.abort)
+        if payload.exception() is not None:
+            return Sent(False, protocol.linger)
+        if not payload.is_eof():  # aiohttp reads on for a while; the client need not wait for that
+            transport.write_eof()
+        return Sent(False)
 
     async def _pass(self, relay: Relay, headers: RawHeaders, target: str, protocol: ClientProtocol) -> None:
         message = relay.incoming.message
         try:
             framing = framing_of(headers)
         except BadFraming as error:
-            relay.answer(400, "bad_framing", str(error))
-            self.ended(relay, 0.0)
+            relay.refuse_head(str(error))
             return
         pool = self._pools[relay.route]
         connect_s = 0.0
         connection = pool.get()
         if connection is None:
             begin = time.perf_counter()
-            try:
-                connection = await pool.connect()
-            except UpstreamError as error:
-                relay.uploaded = relay.incoming.payload.is_eof()
-                relay.failed(error)
+            connection = await self._dial(pool, relay)
+            if connection is None:
                 return
             connect_s = time.perf_counter() - begin
-            if relay.done.done():  # the client left while we dialled
-                pool.put(connection)
-                return
         relay.connection = connection
-        connection.begin(relay, bodiless=message.method == "HEAD")
-        websocket = message.upgrade and value_of(headers, b"upgrade").lower() == "websocket"
-        extra: list[tuple[bytes, bytes]] = []
+        websocket = (
+            message.upgrade
+            and not relay.http_1_0
+            and relay.incoming.payload.is_eof()
+            and websocket_asked(headers)
+        )
+        connection.begin(relay, bodiless=message.method == "HEAD", upgrade=websocket)
+        extra: RawHeaders = ()
         if self.plan.x_forwarded:
-            headers, extra = self._forwarded(headers, protocol, message.headers.get("Host", ""))
+            peer = protocol.peername
+            headers, extra = forwarded(
+                headers,
+                client=(peer[0] if isinstance(peer, tuple) else "unknown").encode(),
+                scheme=b"https" if protocol.ssl_context else b"http",
+            )
         head = request_head(
             message.method.encode("latin-1"),
             upstream_target(relay.route, target).encode("utf-8", "surrogateescape"),
@@ -132,6 +172,27 @@ class Forwarder:
             extra=extra,
         )
         await self._send(relay, head, framing.chunked, connect_s)
+
+    async def _dial(self, pool: Pool, relay: Relay) -> Connection | None:
+        """A fresh connection, or None where the exchange ended; a client that leaves ends the dialling."""
+        dial = self.loop.create_task(pool.connect())
+        try:
+            await asyncio.wait((dial, relay.done), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not dial.done():
+                dial.cancel()
+        if not dial.done():
+            return None
+        try:
+            connection = dial.result()
+        except UpstreamError as error:
+            relay.uploaded = relay.incoming.payload.is_eof()
+            relay.failed(error)
+            return None
+        if relay.done.done():
+            pool.put(connection)
+            return None
+        return connection
 
     async def _send(self, relay: Relay, head: bytes, chunked: bool, connect_s: float) -> None:
         connection = relay.connection
@@ -151,20 +212,15 @@ class Forwarder:
         connection.write(head)
         relay.sent_up(connect_s)
         upload = self.loop.create_task(relay.upload(chunked))
-        await asyncio.wait((upload, relay.done), return_when=asyncio.FIRST_COMPLETED)
-        if upload.done():
-            error = upload.exception()
-            if error is not None and not relay.done.done():
-                self._upload_failed(relay)
-        else:
+        try:
+            await asyncio.wait((upload, relay.done), return_when=asyncio.FIRST_COMPLETED)
+            if upload.done() and upload.exception() is not None and not relay.done.done():
+                if payload.exception() is None:
+                    upload.result()  # a fault of our own
+                relay.refuse_body()
+            await relay.done
+        finally:
             upload.cancel()
-        await relay.done
-
-    @staticmethod
-    def _upload_failed(relay: Relay) -> None:
-        """The client's own framing broke in mid-body: its request cannot be completed."""
-        relay.answer(400, "bad_body", "the request's body is not framed as its head says")
-        relay.client_gone()
 
     def _watch_conversation(self, relay: Relay) -> None:
         relay.format = recognise(relay.method, relay.path)
@@ -174,42 +230,50 @@ class Forwarder:
 
     def _refuse(self, incoming: Incoming, status: int, cause: str, text: str, route: str = NO_ROUTE) -> Sent:
         """Answer without any upstream."""
-        protocol = incoming.protocol
-        keep = incoming.payload.is_eof() and not incoming.message.should_close
-        assert protocol.transport is not None
-        protocol.transport.write(local_response(status, cause, text, close=not keep))
-        self.tally.request(route, incoming.message.method, status, time.perf_counter() - incoming.started)
+        message, protocol = incoming.message, incoming.protocol
+        keep = incoming.payload.is_eof() and not message.should_close and message.method != "CONNECT"
+        keep = keep and not self.draining and not protocol.last_request
+        connection = b"" if keep else b"close"
+        if keep and message.version < (1, 1):
+            connection = b"keep-alive"
+        bodiless = message.method == "HEAD"
+        if protocol.transport is not None:
+            protocol.transport.write(local_response(status, cause, text, connection, bodiless=bodiless))
+            if not incoming.payload.is_eof():
+                protocol.transport.write_eof()
+        self.tally.request(route, message.method, status, time.perf_counter() - incoming.started)
         self.tally.not_scored(route, "not_a_conversation")
         return Sent(keep)
 
-    def refused(self, status: int) -> None:
+    def refused(self, status: int, error: BaseException | None = None) -> None:
         """aiohttp could not read a request: it has been answered."""
         self.tally.request(NO_ROUTE, "other", status, 0.0)
-
-    def _forwarded(
-        self, headers: RawHeaders, protocol: ClientProtocol, host: str
-    ) -> tuple[RawHeaders, list[tuple[bytes, bytes]]]:
-        kept, before = without_forwarded(headers)
-        peer = protocol.peername
-        client = (peer[0] if isinstance(peer, tuple) else "unknown").encode()
-        scheme = b"https" if protocol.ssl_context else b"http"
-        return kept, [
-            (b"X-Forwarded-For", before + b", " + client if before else client),
-            (b"X-Forwarded-Proto", scheme),
-            (b"X-Forwarded-Host", host_name(host).encode("latin-1", "replace")),
-        ]
+        if status == 500 and error is not None:
+            self.fault(error)
 
     # --- what is left
 
     def ended(self, relay: Relay, overhead_s: float) -> None:
-        """Count the exchange and hand its copy over. Called once for each relay."""
-        name = relay.route.name
-        self.tally.request(name, relay.method, relay.status, overhead_s)
-        if relay.request_copy is None or relay.response_copy is None:
-            self.tally.not_scored(name, "not_a_conversation")
+        """Count the exchange and hand its copy over. Called once for each relay; never raises."""
+        try:
+            self.tally.request(relay.route.name, relay.method, relay.status, overhead_s)
+            self._hand_over(relay)
+        except Exception as error:  # noqa: BLE001 - what monitors must not disturb what is monitored
+            self.tally.not_scored(relay.route.name, "error")
+            self.fault(error)
+
+    def _hand_over(self, relay: Relay) -> None:
+        name, request, response = relay.route.name, relay.request_copy, relay.response_copy
+        if request is None or response is None:
+            self.tally.not_scored(name, "error" if relay.faulty else "not_a_conversation")
             return
-        if relay.request_copy.given_up or relay.response_copy.given_up:
-            self.tally.drop("copies_full")
+        if relay.faulty or request.given_up or response.given_up:
+            request.release()
+            response.release()
+            if relay.faulty:
+                self.tally.not_scored(name, "error")
+            else:
+                self.tally.drop("copies_full")
             return
         self._count += 1
         now = time.perf_counter()
@@ -228,8 +292,8 @@ class Forwarder:
                 finished_at=time.time(),
                 duration_s=now - relay.started,
                 first_byte_s=None if relay.first_byte is None else relay.first_byte - relay.started,
-                request=relay.request_copy.take(),
-                response=relay.response_copy.take(),
+                request=request.take(),
+                response=response.take(),
             )
         )
 

@@ -4,6 +4,9 @@ The theory: after the request has gone up, nothing here waits. Each read from th
 to the client, in the same callback, and a reference in the copy. The handler's task sleeps on one future
 until the exchange is over. Back-pressure is the transports': a client that does not read stops the reading
 from the upstream; an upstream that does not read stops the reading from the client.
+
+Every relay ends exactly once, in `_finish`: the upstream's connection is pooled or closed, the exchange is
+counted, and the future is done, whatever the monitoring side does.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from proxy.pure.headers import RawHeaders, response_head, value_of
+from proxy.flows.tunnel import Tunnel
+from proxy.pure.headers import response_head, value_of
 from proxy.pure.tee import Tee
 from proxy.resources.downstream import Incoming, local_response
 from proxy.resources.upstream import Connection, Head, UpstreamError
@@ -24,6 +28,7 @@ from proxy.words.plan import RoutePlan
 if TYPE_CHECKING:
     from proxy.flows.forward import Forwarder
 
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 _GATEWAY_TIMEOUTS = ("connect_timeout", "silent")
 _MESSAGES = {
     "connect_refused": "the upstream refused the connection",
@@ -34,6 +39,7 @@ _MESSAGES = {
     "closed_early": "the upstream closed the connection before it answered",
     "malformed": "the upstream's answer was not valid HTTP",
     "silent": "the upstream sent nothing for too long",
+    "internal": "a fault of the proxy's own",
 }
 
 
@@ -56,6 +62,7 @@ class Relay:
         "content_type",
         "done",
         "end",
+        "faulty",
         "first_byte",
         "format",
         "head_sent",
@@ -91,6 +98,7 @@ class Relay:
         self.response_copy: Tee | None = None
         self.status = 0
         self.end: End = "complete"
+        self.faulty = False
         self.head_sent = False
         self.uploaded = False
         self.bodiless = False
@@ -99,7 +107,7 @@ class Relay:
         self.content_encoding = ""
         self._chunked = False
         self._close_delimited = False
-        self._tunnel = False
+        self._tunnel: Tunnel | None = None
         self._stalled = False
         self._overhead = 0.0
         self._writable: asyncio.Future[None] | None = None
@@ -115,12 +123,17 @@ class Relay:
         payload, connection = self.incoming.payload, self.connection
         assert connection is not None
         while piece := await payload.readany():
+            if self.done.done():  # the copy has been taken, the connection is no longer ours
+                return
             if self.request_copy is not None:
                 self.request_copy.add(piece)
             connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             if connection.paused_writing:
                 self._writable = self._forwarder.loop.create_future()
                 await self._writable
+                self._writable = None
+        if self.done.done():
+            return
         if chunked:
             connection.write(b"0\r\n\r\n")
         self.uploaded = True
@@ -144,7 +157,7 @@ class Relay:
         out: list[bytes] = []
         if head is not None:
             if head.status == 101:
-                self._open_tunnel(head)
+                self._open_tunnel(transport, head)
                 return
             out.append(self._head_down(head))
         if parts:
@@ -182,13 +195,13 @@ class Relay:
         if self.response_copy is not None:
             self.content_type = value_of(headers, b"content-type")
             self.content_encoding = value_of(headers, b"content-encoding")
-        if not self.uploaded or self._forwarder.draining:
-            self.keep_alive = False
         return response_head(
             head.status, head.reason, headers, chunked=self._chunked, connection=self._connection_header()
         )
 
     def _connection_header(self) -> bytes:
+        if not self.uploaded or self._forwarder.draining or self._protocol.last_request:
+            self.keep_alive = False
         if not self.keep_alive:
             return b"close"
         return b"keep-alive" if self.http_1_0 else b""
@@ -200,33 +213,24 @@ class Relay:
                 self.connection.last_byte_at = self._forwarder.loop.time()
                 self.connection.transport.resume_reading()
 
-    # --- tunnels
-
-    def _open_tunnel(self, head: Head) -> None:
-        """A websocket: both ends' bytes pass unread from here on."""
-        assert self._transport is not None
-        self.status, self.head_sent, self._tunnel, self.uploaded = 101, True, True, True
-        self.keep_alive = False
-        self._transport.write(response_head(101, head.reason, head.headers, keep_upgrade=True))
-        self._protocol.set_parser(_TunnelEnd(self))  # type: ignore[arg-type] # takes the bytes that follow
+    def _open_tunnel(self, transport: asyncio.Transport, head: Head) -> None:
+        connection = self.connection
+        assert connection is not None
+        self.status, self.head_sent, self.keep_alive, self.connection = 101, True, False, None
+        transport.write(response_head(101, head.reason, head.headers, keep_upgrade=True))
+        self._tunnel = Tunnel(
+            self._protocol, transport, connection, lambda: self._finish("complete"), self._forwarder.fault
+        )
+        self._tunnel.open()
 
     def tunnelled(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-            if self._protocol.writing_paused and self.connection is not None:
-                self._stalled = True
-                self.connection.transport.pause_reading()
+        """The tunnel gets these."""
 
     # --- endings
 
     def failed(self, error: UpstreamError) -> None:
         """The upstream let go, or never spoke. Before the head: an answer of our own. After it: break off."""
         if self.done.done():
-            return
-        if self._tunnel:
-            if self._transport is not None:
-                self._transport.close()
-            self._finish("complete")
             return
         self._forwarder.tally.error(self.route.name, error.cause)
         if not self.head_sent:
@@ -235,19 +239,39 @@ class Relay:
             self._break_off()
         self._finish("upstream_silent" if error.cause == "silent" else "upstream_broke")
 
+    def faulted(self, error: Exception) -> None:
+        """A fault of our own: reported by its place, answered or broken off, never left open."""
+        self._forwarder.fault(error)
+        self.faulty = True
+        if not self.head_sent:
+            self.answer(500, "internal")
+        else:
+            self._break_off()
+        self._finish("upstream_broke")
+
+    def refuse_head(self, text: str) -> None:
+        """The request's head says two things about its body."""
+        self.answer(400, "bad_framing", text)
+        self._finish("complete")
+
+    def refuse_body(self) -> None:
+        """The client's own framing broke in mid-body: its request cannot be completed."""
+        if not self.head_sent:
+            self.answer(400, "bad_body", "the request's body is not framed as its head says")
+        else:
+            self._break_off()
+        self._finish("client_gone")
+
     def answer(self, status: int, cause: str, message: str = "") -> None:
         """A response of the proxy's own."""
         if self._transport is None or self.head_sent:
             return
-        if not self.uploaded or self._forwarder.draining:
-            self.keep_alive = False
         self.status = status
         self.head_sent = True
         text = message or _MESSAGES.get(cause, cause)
-        whole = local_response(status, cause, text, close=not self.keep_alive)
-        if self.method == "HEAD":
-            whole = whole[: whole.index(b"\r\n\r\n") + 4]
-        self._transport.write(whole)
+        self._transport.write(
+            local_response(status, cause, text, self._connection_header(), bodiless=self.method == "HEAD")
+        )
 
     def _break_off(self) -> None:
         """End the client's transfer so that no client can take it for whole."""
@@ -256,89 +280,72 @@ class Relay:
         if transport is None:
             return
         if self._close_delimited:  # a clean end would look like the body's: only a reset says otherwise
-            raw = transport.get_extra_info("socket")
-            if raw is not None:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
+            )
         transport.close()  # what was received before still goes out first
+
+    def client_left(self) -> None:
+        """The client shut its sending side down, and the configuration takes that for leaving."""
+        if not self.done.done():
+            if self.head_sent:
+                self._break_off()
+            self.client_gone()
 
     def client_gone(self) -> None:
         """The client left: the upstream's work is stopped at once, for generation costs money."""
         self._transport = None
-        if self._tunnel:
-            if not self.done.done():
-                self._finish("complete")
-        elif not self.done.done():
-            self._forwarder.tally.disconnect(self.route.name)
-            if not self.head_sent:
-                self.status = 499
-            self._finish("client_gone")
+        if self.done.done():
+            return
+        self._forwarder.tally.disconnect(self.route.name)
+        if not self.head_sent:
+            self.status = 499
+        self._finish("client_gone")
 
     def cut(self) -> None:
         """We have to go (drain time is over): break off what is open."""
-        if self._tunnel and self._transport is not None:
-            self._transport.close()
+        if self.done.done():
+            return
+        if self._tunnel is not None:
+            self._tunnel.close()
         elif not self.head_sent:
             self.answer(503, "shutting_down", "the proxy is shutting down")
         else:
             self._break_off()
-        if not self.done.done():
-            self._finish("upstream_broke")
+        self._finish("upstream_broke")
 
     def overdue(self, now: float, silence_s: float) -> None:
         """Called about once a second: nobody has moved a byte for too long."""
         connection = self.connection
-        if connection is None or self._tunnel or now - connection.last_byte_at <= silence_s:
+        if connection is None or now - connection.last_byte_at <= silence_s:
             return
-        if self._stalled or not self.uploaded:  # it is the client who does not move
-            if not self.head_sent:
-                self.answer(408, "client_silent", "the request's body did not arrive in time")
-            if self._transport is not None:
-                self._transport.abort() if self._stalled else self._transport.close()
-            self.client_gone()
+        if self._stalled or not (self.uploaded or connection.paused_writing):
+            self._client_silent()
         else:
             self.failed(UpstreamError("silent"))
 
+    def _client_silent(self) -> None:
+        """It is the client who does not move: it does not read, or does not send the rest of its body."""
+        if self._stalled and self._transport is not None:
+            self._transport.abort()
+        elif not self.head_sent:
+            self.answer(408, "client_silent", "the request's body did not arrive in time")
+        else:
+            self._break_off()
+        self.client_gone()
+
     def _finish(self, end: End) -> None:
+        if self.done.done():
+            return
         self.end = end
+        self._tunnel = None
+        self.done.set_result(None)
         connection = self.connection
         if connection is not None:
             self.connection = None
-            if self._tunnel:
-                connection.receiver = None
-                connection.transport.close()
-            else:
-                connection.reusable = connection.reusable and self.uploaded and end == "complete"
-                if self._stalled:
-                    connection.reusable = False
-                connection.release()
-        self.upload_resumed()
+            if self._stalled or not self.uploaded or end != "complete":
+                connection.reusable = False
+            connection.release()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
         self._forwarder.ended(self, self._overhead)
-        if not self.done.done():
-            self.done.set_result(None)
-
-
-class _TunnelEnd:
-    """The client's half of a tunnel, in the shape of aiohttp's payload parsers."""
-
-    __slots__ = ("_relay",)
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        connection = self._relay.connection
-        if connection is not None:
-            connection.write(bytes(data))
-        return False, b""
-
-    def feed_eof(self) -> None:
-        return None
-
-
-def without_forwarded(headers: RawHeaders) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """The headers without X-Forwarded-*, and the client's own X-Forwarded-For to append to."""
-    kept = [pair for pair in headers if pair[0].lower() not in _FORWARDED]
-    return kept, value_of(headers, b"x-forwarded-for").encode("latin-1")
-
-
-_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))

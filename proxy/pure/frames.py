@@ -63,6 +63,8 @@ def capture_from(head: dict[str, Any], bodies: memoryview) -> Capture:
     """The inverse of `capture_frame`. Raises BadFrame."""
     try:
         sizes, totals = head.pop("sizes"), head.pop("totals")
+        if any(type(number) is not int or number < 0 for number in (*sizes, *totals)):
+            raise BadFrame("sizes that are no sizes")
         cuts = [0]
         for size in sizes:
             cuts.append(cuts[-1] + size)

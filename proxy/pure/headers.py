@@ -26,10 +26,26 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     )
 )
-# What Connection may name but never remove: framing, routing and these are not the sender's to hide.
+# What Connection may name but never remove: the next reader would frame, route, decode or trust the message
+# differently without them (RFC 9110 §7.6.1 forbids senders to name such fields).
 _PROTECTED: Final = frozenset(
-    (b"content-length", b"host", b"cache-control", b"authorization", b"content-type")
+    (
+        b"api-key",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expect",
+        b"host",
+        b"set-cookie",
+        b"x-api-key",
+    )
 )
+_FORWARDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
+_MAX_LENGTH_DIGITS: Final = 18  # an exabyte; more digits than that are no length
 _HANDLED_APART: Final = HOP_BY_HOP | {b"host"}
 
 
@@ -46,7 +62,7 @@ class BadFraming(ValueError):  # noqa: N818 - a value that a head can have
 
 
 def named_by_connection(headers: RawHeaders) -> frozenset[bytes]:
-    """The lower-case header names that `Connection` lists, beside `close` and `keep-alive`."""
+    """The lower-case header names that `Connection` lists and that may be dropped for it."""
     names: set[bytes] = set()
     for name, value in headers:
         if name.lower() == b"connection":
@@ -61,7 +77,11 @@ def framing_of(headers: RawHeaders) -> Framing:
         size = len(name)
         if size == 14 and name.lower() == b"content-length":
             text = value.strip()
-            if not text.isdigit() or framing.length not in (None, int(text)):
+            if (
+                not text.isdigit()
+                or len(text) > _MAX_LENGTH_DIGITS
+                or framing.length not in (None, int(text))
+            ):
                 raise BadFraming("conflicting or malformed Content-Length")
             framing.length = int(text)
         elif size == 17 and name.lower() == b"transfer-encoding":
@@ -143,6 +163,36 @@ def response_head(
         out += (b"Connection: ", connection, b"\r\n")
     out.append(b"\r\n")
     return b"".join(out)
+
+
+def forwarded(headers: RawHeaders, *, client: bytes, scheme: bytes) -> tuple[RawHeaders, RawHeaders]:
+    """The headers without X-Forwarded-*, and those three to append: each hop adds itself to the list.
+
+    X-Forwarded-Proto and -Host keep the values that an earlier hop gave: it stood nearer to the client.
+    """
+    given: dict[bytes, list[bytes]] = {name: [] for name in _FORWARDED}
+    host = b""
+    kept = []
+    for pair in headers:
+        lower = pair[0].lower()
+        if lower in _FORWARDED:
+            given[lower].append(pair[1])
+            continue
+        if lower == b"host":
+            host = pair[1]
+        kept.append(pair)
+    added = [
+        (b"X-Forwarded-For", b", ".join((*given[b"x-forwarded-for"], client))),
+        (b"X-Forwarded-Proto", b", ".join(given[b"x-forwarded-proto"]) or scheme),
+        (b"X-Forwarded-Host", b", ".join(given[b"x-forwarded-host"]) or host),
+    ]
+    return kept, added
+
+
+def websocket_asked(headers: RawHeaders) -> bool:
+    """Exactly one Upgrade header, which says `websocket` and nothing else."""
+    wishes = [value for name, value in headers if name.lower() == b"upgrade"]
+    return len(wishes) == 1 and wishes[0].strip().lower() == b"websocket"
 
 
 def value_of(headers: RawHeaders, wanted: bytes) -> str:

@@ -1,14 +1,17 @@
 """The bounded copy of a body: references while it fits, the head and the tail when it does not.
 
-Invariant: at most `limit` bytes plus one piece are held; `total` counts every byte that passed. Pieces are
-kept by reference, never copied on the hot path; they are joined once, when the copy is taken.
+Invariant: at most `limit` bytes are held, in at most `_MANY` pieces; `total` counts every byte that passed.
+Pieces are kept by reference and joined once, when the copy is taken; only a body in very many small pieces
+is joined earlier, because a piece of two bytes costs forty to keep. Over the limit the tail is copied along.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from typing import Final
 
 from proxy.words.exchange import BoundedCopy
+
+_MANY: Final = 1024
 
 
 class Budget:
@@ -27,27 +30,28 @@ class Tee:
     When the worker's budget is spent the copy is given up: nothing is held from then on, bytes still count.
     """
 
-    __slots__ = ("_budget", "_head", "_held", "_limit", "_parts", "_tail", "_tail_size", "given_up", "total")
+    __slots__ = ("_budget", "_head", "_held", "_limit", "_parts", "_tail", "given_up", "total")
 
     def __init__(self, limit: int, budget: Budget) -> None:
         self._limit = limit
         self._budget = budget
         self._parts: list[bytes] = []
         self._head = b""
-        self._tail: deque[bytes] | None = None
-        self._tail_size = 0
+        self._tail: bytearray | None = None
         self._held = 0
         self.total = 0
         self.given_up = False
 
     def add(self, piece: bytes) -> None:
-        size = len(piece)
-        self.total += size
+        """One piece. Nothing may be added after `take` or `release`."""
+        self.total += len(piece)
         if self.given_up:
             return
         if self.total <= self._limit:
             self._parts.append(piece)
-            self._hold(self._held + size)
+            if len(self._parts) > _MANY:
+                self._parts = [b"".join(self._parts)]
+            self._hold(self._held + len(piece))
         else:
             self._slide(piece)
 
@@ -57,6 +61,8 @@ class Tee:
         if self.total + size <= self._limit and not self.given_up:
             self.total += size
             self._parts += pieces
+            if len(self._parts) > _MANY:
+                self._parts = [b"".join(self._parts)]
             self._hold(self._held + size)
         else:
             for piece in pieces:
@@ -66,20 +72,16 @@ class Tee:
         """Over the limit: the head is frozen, the tail slides along."""
         half = self._limit // 2
         if self._tail is None:
-            whole = b"".join(self._parts)
+            whole = b"".join((*self._parts, piece))
             self._parts = []
             cut = self._limit - half
-            missing = max(0, cut - len(whole))
-            self._head = whole[:cut] + piece[:missing]
-            piece = piece[missing:]
-            self._tail = deque((whole[cut:],))
-            self._tail_size = len(whole) - cut if len(whole) > cut else 0
-        tail = self._tail
-        tail.append(piece)
-        self._tail_size += len(piece)
-        while len(tail) > 1 and self._tail_size - len(tail[0]) >= half:
-            self._tail_size -= len(tail.popleft())
-        self._hold(len(self._head) + self._tail_size)
+            self._head = whole[:cut]
+            self._tail = bytearray(whole[cut:][-half:] if half else b"")
+        elif half:
+            self._tail += piece[-half:]
+            if len(self._tail) > half:
+                del self._tail[: len(self._tail) - half]
+        self._hold(len(self._head) + len(self._tail))
 
     def _hold(self, held: int) -> None:
         self._budget.used += held - self._held
@@ -93,8 +95,7 @@ class Tee:
         if self._tail is None:
             copy = BoundedCopy(b"".join(self._parts), b"", self.total)
         else:
-            tail = b"".join(self._tail)
-            copy = BoundedCopy(self._head, tail[max(0, len(tail) - self._limit // 2) :], self.total)
+            copy = BoundedCopy(self._head, bytes(self._tail), self.total)
         self.release()
         return copy
 

@@ -3,6 +3,10 @@
 aiohttp parses requests, keeps connections alive, lingers and drains; it never sees a response object of its
 own, because the relay writes heads and bodies itself, byte for byte. What this file relies on of aiohttp is
 `RequestHandler`'s contract with its request and response objects, pinned by `aiohttp<3.15` and by the tests.
+
+What aiohttp leaves open is closed here: a head is bounded as a whole, not only line by line; a body whose
+chunked framing breaks fails instead of waiting for ever; an error answered to a client that is still sending
+is followed by a lingering close, so that the reset does not overtake the answer.
 """
 
 from __future__ import annotations
@@ -11,14 +15,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from proxy.pure.headers import response_head
 
@@ -27,19 +31,24 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
+_LINGER_S: Final = 2.0
+
+
 class Sent:
     """What aiohttp takes for the response: it has already been written."""
 
-    __slots__ = ("keep_alive",)
+    __slots__ = ("keep_alive", "linger")
 
-    def __init__(self, keep_alive: bool) -> None:
+    def __init__(self, keep_alive: bool, linger: Callable[[], Awaitable[None]] | None = None) -> None:
         self.keep_alive = keep_alive
+        self.linger = linger
 
     async def prepare(self, request: object) -> None:
         return None
 
     async def write_eof(self) -> None:
-        return None
+        if self.linger is not None:
+            await self.linger()
 
 
 class Incoming:
@@ -61,6 +70,7 @@ class Incoming:
         self.writer = writer
         self.started = time.perf_counter()
         self._task = task
+        protocol.begins(payload)
 
     def _cancel(self, error: BaseException) -> None:
         self.payload.set_exception(error)
@@ -73,13 +83,26 @@ class Watcher(Protocol):
     """Who wants to know about one client connection while an exchange is on."""
 
     def client_resumed(self) -> None: ...
+    def client_left(self) -> None:
+        """The client has shut its sending side down, and that is taken for leaving."""
+
     def client_gone(self) -> None: ...
 
 
 class ClientProtocol(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_bad_request", "_serve_half_closed", "watcher")
+    __slots__ = (
+        "_bad_request",
+        "_deaf",
+        "_head_bytes",
+        "_head_limit",
+        "_left",
+        "_newest",
+        "_serve_half_closed",
+        "half_closed",
+        "watcher",
+    )
 
     def __init__(
         self,
@@ -87,13 +110,72 @@ class ClientProtocol(RequestHandler):
         *,
         loop: asyncio.AbstractEventLoop,
         serve_half_closed: bool,
-        bad_request: Callable[[int], None],
+        head_limit: int,
+        bad_request: Callable[[int, BaseException | None], None],
         **options: Any,
     ) -> None:
         super().__init__(server, loop=loop, **options)
         self.watcher: Watcher | None = None
+        self.half_closed = False
         self._serve_half_closed = serve_half_closed
         self._bad_request = bad_request
+        self._head_limit = head_limit
+        self._head_bytes = 0  # of a head that is not complete yet
+        self._newest: StreamReader = EMPTY_PAYLOAD  # the body of the last request that was read
+        self._deaf = False
+        self._left: asyncio.Event | None = None
+
+    @property
+    def last_request(self) -> bool:
+        """After the exchange now on, this connection has nothing left to ask."""
+        return self.half_closed and not self._messages
+
+    @property
+    def idle(self) -> bool:
+        """No exchange is on, none waits, and no head is on its way."""
+        return self.watcher is None and self._waits() and not self._head_bytes
+
+    def _waits(self) -> bool:
+        """aiohttp's task sleeps until the next request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def begins(self, payload: StreamReader) -> None:
+        """An exchange begins, perhaps one that aiohttp read by itself (after a declined upgrade)."""
+        if not self._messages:
+            self._newest = payload
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        if self._messages:
+            self._newest = self._messages[-1][1]
+        count, in_body = self._request_count, not self._newest.is_eof()
+        super().data_received(data)
+        if self._request_count != count:
+            self._requests_read(len(data), in_body)
+        elif in_body:
+            self._head_bytes = 0
+        elif not self._upgraded:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._head_limit:
+                self._deaf = True
+                self._messages.append((_too_large(self._head_limit), EMPTY_PAYLOAD))
+                self._request_count += 1
+                if self._waiter is not None and not self._waiter.done():
+                    self._waiter.set_result(None)
+
+    def _requests_read(self, size: int, in_body: bool) -> None:
+        """One or more heads are complete, or what came is none."""
+        message, payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            self._deaf = True
+            if in_body:
+                self._newest.set_exception(RequestPayloadError("the body's framing is broken"))
+        elif self._head_bytes + size > self._head_limit and _size(message) > self._head_limit:
+            self._deaf = True
+            self._messages[-1] = (_too_large(self._head_limit), EMPTY_PAYLOAD)
+        self._newest = payload
+        self._head_bytes = 0
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -101,10 +183,20 @@ class ClientProtocol(RequestHandler):
             self.watcher.client_resumed()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """True keeps the connection open for the response that is still due."""
-        return True if self._serve_half_closed and self.watcher is not None else None
+        """True keeps the connection open for the responses that are still due."""
+        self.half_closed = True
+        if self._left is not None:
+            self._left.set()
+        busy = self._request_count > 0 and not self._waits()
+        if self._serve_half_closed and busy and self._newest.is_eof() and not self._head_bytes:
+            return True
+        if self.watcher is not None:
+            self.watcher.client_left()
+        return None
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._left is not None:
+            self._left.set()
         if self.watcher is not None:
             self.watcher.client_gone()
         super().connection_lost(exc)
@@ -113,15 +205,47 @@ class ClientProtocol(RequestHandler):
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> Any:
         """A request that is not HTTP. Answers and closes."""
-        if self.transport is None:
-            raise ConnectionResetError
         if isinstance(exc, LineTooLong):
             status = 431
-        self._bad_request(status)
-        self.transport.write(
-            local_response(status, "bad_request", message or "not an HTTP request", close=True)
-        )
-        return Sent(False)
+        self._bad_request(status, exc)
+        if self.transport is None:
+            raise ConnectionResetError
+        self._deaf = True
+        text = _TEXTS.get(status) or message or "not an HTTP request"
+        self.transport.write(local_response(status, _CAUSES.get(status, "bad_request"), text, b"close"))
+        return Sent(False, self.linger)
+
+    async def linger(self) -> None:
+        """Close our side and read on for a moment: a close with unread data would destroy the answer."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.transport.write_eof()
+        self._left = asyncio.Event()
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                await self._left.wait()
+        except TimeoutError:
+            return
+
+    async def drain(self, within_s: float) -> None:
+        """Wait for a client that has not yet read its response; one that does not read at all is cut off."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._drain_helper()
+        except TimeoutError:
+            if self.transport is not None:
+                self.transport.abort()
+        except ConnectionError:
+            return
+
+
+def _size(message: RawRequestMessage) -> int:
+    """Bytes of a head, as it came."""
+    return len(message.method) + len(message.path) + sum(len(n) + len(v) + 4 for n, v in message.raw_headers)
+
+
+def _too_large(limit: int) -> _ErrInfo:
+    return _ErrInfo(status=431, exc=LineTooLong(b"", limit), message="")
 
 
 class DataServer(web.Server):
@@ -134,7 +258,7 @@ class DataServer(web.Server):
         client_keepalive_s: float,
         head_bytes: int,
         serve_half_closed: bool,
-        bad_request: Callable[[int], None],
+        bad_request: Callable[[int, BaseException | None], None],
     ) -> None:
         super().__init__(
             handler,  # type: ignore[arg-type] # Incoming and Sent stand for aiohttp's own, see above
@@ -148,6 +272,7 @@ class DataServer(web.Server):
             max_headers=1000,
         )
         self._bad_request = bad_request
+        self._head_bytes = head_bytes
         self.serve_half_closed = serve_half_closed
 
     def __call__(self) -> RequestHandler:
@@ -155,6 +280,7 @@ class DataServer(web.Server):
             self,
             loop=self._loop,
             serve_half_closed=self.serve_half_closed,
+            head_limit=self._head_bytes,
             bad_request=self._bad_request,
             **self._kwargs,
         )
@@ -162,12 +288,17 @@ class DataServer(web.Server):
     def close_idle(self) -> None:
         """Close the connections without an exchange. (aiohttp's `pre_shutdown` would deafen uploads, too.)"""
         for connection in self.connections:
-            if isinstance(connection, ClientProtocol) and connection.watcher is None:
-                connection.close()
+            if isinstance(connection, ClientProtocol) and connection.idle:
+                connection.force_close()
 
 
-def local_response(status: int, cause: str, message: str, *, close: bool) -> bytes:
-    """A whole response of the proxy's own: JSON that the vendors' SDKs read, a header that says who speaks."""
+def local_response(
+    status: int, cause: str, message: str, connection: bytes = b"", *, bodiless: bool = False
+) -> bytes:
+    """A whole response of the proxy's own: JSON that the vendors' SDKs read, a header that says who speaks.
+
+    `connection` is the value of the Connection header, if one is needed; `bodiless` is for HEAD.
+    """
     body = (
         b'{"type": "error", "error": {"type": "proxy_error", "code": "%b", "message": "refusal-proxy: %b"}}'
         % (cause.encode(), _plain(message))
@@ -178,14 +309,17 @@ def local_response(status: int, cause: str, message: str, *, close: bool) -> byt
         (b"X-Refusal-Proxy-Error", cause.encode()),
     ]
     reason = _REASONS.get(status, b"Error")
-    return response_head(status, reason, headers, connection=b"close" if close else b"") + body
+    return response_head(status, reason, headers, connection=connection) + (b"" if bodiless else body)
 
 
+_CAUSES = {431: "head_too_large", 500: "internal"}
+_TEXTS = {431: "the request's head is larger than limits.head_bytes", 500: "a fault of the proxy's own"}
 _REASONS = {
     400: b"Bad Request",
     404: b"Not Found",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
     501: b"Not Implemented",
     502: b"Bad Gateway",
     503: b"Service Unavailable",

@@ -1,23 +1,22 @@
-"""The lean upstream client: one asyncio protocol a connection, llhttp through httptools, a pool a route.
+"""The lean upstream client: one asyncio protocol a connection, llhttp through httptools; pools: pool.py.
 
 Nothing here waits for a chunk: what a read brings is handed to the `Receiver` at once, in one call, already
 free of transfer framing. A connection serves one exchange at a time and goes back to the pool only when the
 message ended exactly where its framing says and the upstream keeps alive. There are no retries: a request
-that may have reached the upstream is never sent twice. llhttp runs without any of its leniencies.
+that may have reached the upstream is never sent twice, so an idle connection is looked at once more before
+it is used. llhttp runs without any of its leniencies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
-import ssl
-from collections import deque
 from typing import Literal, Protocol, cast
 
 import httptools
 
 from proxy.pure.headers import BadFraming, Framing, framing_of
-from proxy.words.plan import RoutePlan
 
 Failure = Literal[
     "connect_refused",
@@ -59,8 +58,20 @@ class Receiver(Protocol):
         """What one read brought: the head in the first call, body pieces in the upstream's own chunks."""
 
     def failed(self, error: UpstreamError) -> None: ...
+    def faulted(self, error: Exception) -> None:
+        """One of the calls above raised: a fault of our own."""
+
     def tunnelled(self, data: bytes) -> None: ...
     def upload_resumed(self) -> None: ...
+
+
+class Home(Protocol):
+    """Where a connection rests between two exchanges."""
+
+    head_bytes: int
+
+    def put(self, connection: Connection) -> None: ...
+    def forget(self, connection: Connection) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -70,13 +81,16 @@ class Connection(asyncio.Protocol):
         "_bodiless",
         "_fields",
         "_head",
+        "_interims",
         "_loop",
         "_parser",
         "_parts",
         "_pool",
+        "_readable",
         "_reason",
         "_surplus",
         "_tunnel",
+        "_upgrade",
         "_without_body",
         "ended",
         "idle_since",
@@ -87,10 +101,13 @@ class Connection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Home) -> None:
         self._loop = loop
         self._pool = pool
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made
+        self._parser: httptools.HttpResponseParser | None = None
+        self._readable = select.poll()
+        self.ended = False
         self.receiver: Receiver | None = None
         self.paused_writing = False
         self.last_byte_at = 0.0
@@ -98,14 +115,23 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._readable.register(raw.fileno(), select.POLLIN)
 
     # --- one exchange
 
-    def begin(self, receiver: Receiver, *, bodiless: bool) -> None:
-        """Take the next response for `receiver`. `bodiless`: the request was HEAD."""
+    def usable(self) -> bool:
+        """Open, and with nothing to read: bytes or an end on an idle connection make it useless."""
+        return not self.transport.is_closing() and not self._readable.poll(0)
+
+    def begin(self, receiver: Receiver, *, bodiless: bool, upgrade: bool = False) -> None:
+        """Take the next response for `receiver`. `bodiless`: the request was HEAD; `upgrade`: it asked."""
         self.receiver = receiver
         self._parser = httptools.HttpResponseParser(self)
         self._bodiless = bodiless
+        self._upgrade = upgrade
+        self._interims: list[Head] = []
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._head: Head | None = None
@@ -124,7 +150,8 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """The exchange is over: back to the pool, or closed."""
         self.receiver = None
-        if self.ended and self.reusable and not self._surplus and not self.transport.is_closing():
+        sound = self.ended and self.reusable and not self._surplus and not self.paused_writing
+        if sound and not self.transport.is_closing():
             self._pool.put(self)
         else:
             self.transport.abort()
@@ -137,9 +164,16 @@ class Connection(asyncio.Protocol):
         if receiver is None:  # nobody asked: whatever this is, it is no answer to the next request
             self.transport.abort()
             return
-        if self._tunnel:
-            receiver.tunnelled(data)
-            return
+        try:
+            if self._tunnel:
+                receiver.tunnelled(data)
+            else:
+                self._parse(receiver, data)
+        except Exception as error:  # noqa: BLE001 - reported by its place, and the exchange is ended for it
+            receiver.faulted(error)
+
+    def _parse(self, receiver: Receiver, data: bytes) -> None:
+        assert self._parser is not None
         had_head = self._head is not None
         self._without_body += len(data)
         try:
@@ -153,14 +187,27 @@ class Connection(asyncio.Protocol):
                 receiver.failed(UpstreamError("malformed", type(error).__name__))
                 return
             self._surplus = True  # garbage after a whole message: the message stands, the connection ends
-        if self._parts or self.ended:
-            self._without_body = 0
-        elif self._without_body > self._pool.head_bytes:  # an endless head, or endless trailers
+        if self._without_body > self._pool.head_bytes and self._too_much(had_head):
             receiver.failed(UpstreamError("malformed", "oversized head"))
             return
+        if self._parts or self.ended:
+            self._without_body = 0
         self._deliver(receiver, had_head)
 
+    def _too_much(self, had_head: bool) -> bool:
+        """An endless head, endless interim responses, endless trailers, or a large head in a single read."""
+        if not self._parts and not self.ended:
+            return True
+        return (
+            not had_head
+            and sum(len(name) + len(value) + 4 for name, value in self._fields) > self._pool.head_bytes
+        )
+
     def _deliver(self, receiver: Receiver, had_head: bool) -> None:
+        if self._interims:
+            interims, self._interims = self._interims, []
+            for interim in interims:
+                receiver.interim(interim)
         head = self._head
         if head is not None and (self._parts or self.ended or not had_head):
             parts, self._parts = self._parts, []
@@ -169,9 +216,7 @@ class Connection(asyncio.Protocol):
     def _switch(self, receiver: Receiver, rest: bytes) -> None:
         """101: from here on the connection is the two ends' own."""
         self._tunnel = True
-        head = self._head
-        assert head is not None
-        receiver.received(head, [], False)
+        self._deliver(receiver, False)
         if rest:
             receiver.tunnelled(rest)
 
@@ -179,7 +224,7 @@ class Connection(asyncio.Protocol):
         return False  # closes the transport; connection_lost decides what it means
 
     def connection_lost(self, exc: Exception | None) -> None:
-        receiver = self.receiver
+        receiver, self._parser = self.receiver, None  # the parser knows this object: no cycle is left
         if receiver is None:
             self._pool.forget(self)
             return
@@ -193,11 +238,14 @@ class Connection(asyncio.Protocol):
             and head.framing.length is None
             and not head.framing.chunked
         )
-        if until_close:
-            self.ended = True
-            receiver.received(None, [], True)
-        else:
-            receiver.failed(UpstreamError("closed_early", type(exc).__name__ if exc else ""))
+        try:
+            if until_close:
+                self.ended = True
+                receiver.received(None, [], True)
+            else:
+                receiver.failed(UpstreamError("closed_early", type(exc).__name__ if exc else ""))
+        except Exception as error:  # noqa: BLE001 - as in data_received
+            receiver.faulted(error)
 
     def pause_writing(self) -> None:
         self.paused_writing = True
@@ -224,12 +272,17 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self.ended:
             return
+        assert self._parser is not None
         status = self._parser.get_status_code()
         head = Head(status, self._reason, self._fields)
-        if 100 <= status < 200 and status != 101:
+        if status == 101:
+            if not (self._upgrade and self._parser.should_upgrade()):
+                raise BadFraming("a change of protocols that nobody asked for")
+        elif status < 200:
+            if status < 100:
+                raise BadFraming("a status that is none")
             self._reason, self._fields = b"", []
-            assert self.receiver is not None
-            self.receiver.interim(head)
+            self._interims.append(head)
             return
         head.framing = framing_of(self._fields)
         self._head = head
@@ -238,92 +291,11 @@ class Connection(asyncio.Protocol):
             self.ended = True
 
     def on_body(self, body: bytes) -> None:
-        if not self.ended:
+        if self.ended:
+            self._surplus = True
+        else:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
         if self._head is not None:
             self.ended = True
-
-
-class Pool:
-    """Keep-alive connections to one upstream. No limit on open ones: the upstream's is the only limit."""
-
-    def __init__(self, route: RoutePlan, *, connect_s: float, keepalive_s: float, head_bytes: int) -> None:
-        self._route = route
-        self._connect_s = connect_s
-        self._keepalive_s = keepalive_s
-        self._idle: deque[Connection] = deque()
-        self._tls = _tls(route)
-        self._loop = asyncio.get_running_loop()
-        self.head_bytes = head_bytes
-        self._closed = False
-
-    def get(self) -> Connection | None:
-        """A live idle connection, the most recently used first, or None."""
-        oldest = self._loop.time() - self._keepalive_s
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.idle_since >= oldest and not connection.transport.is_closing():
-                return connection
-            connection.transport.abort()
-        return None
-
-    def put(self, connection: Connection) -> None:
-        if self._closed:
-            connection.transport.abort()
-            return
-        connection.idle_since = self._loop.time()
-        self._idle.append(connection)
-
-    def forget(self, connection: Connection) -> None:
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def sweep(self) -> None:
-        """Close what has been idle for too long; called about once a second."""
-        oldest = self._loop.time() - self._keepalive_s
-        while self._idle and self._idle[0].idle_since < oldest:
-            self._idle.popleft().transport.abort()
-
-    def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            self._idle.pop().transport.abort()
-
-    async def connect(self) -> Connection:
-        """A fresh connection. Raises UpstreamError."""
-        route = self._route
-        try:
-            async with asyncio.timeout(self._connect_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop, self),
-                    route.host,
-                    route.port,
-                    ssl=self._tls,
-                    server_hostname=route.host if self._tls else None,
-                )
-        except TimeoutError:
-            raise UpstreamError("connect_timeout", f"{self._connect_s:g} s") from None
-        except OSError as error:
-            raise _translate(error) from None
-        return connection
-
-
-def _tls(route: RoutePlan) -> ssl.SSLContext | None:
-    if route.scheme != "https":
-        return None
-    context = ssl.create_default_context(cafile=route.ca_file or None)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _translate(error: OSError) -> UpstreamError:
-    """The one place where the system's errors become ours."""
-    if isinstance(error, socket.gaierror):
-        return UpstreamError("dns", error.strerror or "")
-    if isinstance(error, ssl.SSLError):
-        return UpstreamError("tls", error.reason or "")
-    if isinstance(error, ConnectionRefusedError):
-        return UpstreamError("connect_refused")
-    return UpstreamError("connect_failed", error.strerror or type(error).__name__)
