@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 OWN = Path(__file__).parent / "data" / "own.jsonl"
-OWN_WEIGHT = 4.0  # few, but written for the cases that the public sources lack
+OWN_WEIGHT = 2.0  # few, but written for the cases that the public sources lack
 ELSEWHERE_CAP = 400  # rows measured of each source that is not trained on
 
 
@@ -60,12 +60,10 @@ def own_rows(path: Path) -> Iterator[Row]:
 def _responses(data: Path, seed: int) -> Iterator[Row]:
     for source in sources.RESPONSES:
         entries = [entry for entry in _read(data, "responses", source.name) if entry["refusal"]]
+        cap = source.cap if source.clean else ELSEWHERE_CAP
+        judged = _sample([entry for entry in entries if entry["labelled_by"] != "keyword"], cap, seed)
         keyword = [entry for entry in entries if entry["labelled_by"] == "keyword"]
-        kept = _sample(keyword, source.cap, seed)
-        judged = [entry for entry in entries if entry["labelled_by"] != "keyword"]
-        if not source.clean:
-            judged, kept = _sample(judged, ELSEWHERE_CAP, seed), _sample(kept, ELSEWHERE_CAP, seed)
-        for entry in [*judged, *kept]:
+        for entry in [*judged, *_sample(keyword, cap - len(judged), seed)]:
             yield Row(
                 id=entry["id"],
                 source=source.name,
@@ -120,7 +118,7 @@ def _sample(entries: list[dict[str, Any]], cap: int, seed: int) -> list[dict[str
     by_label: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in random.Random(seed).sample(entries, len(entries)):  # noqa: S311 - sampling, not secrecy
         by_label[str(entry.get("refusal"))].append(entry)
-    share = cap // len(by_label)
+    share = cap // max(1, len(by_label))
     kept = [entry for group in by_label.values() for entry in group[:share]]
     spare = [entry for group in by_label.values() for entry in group[share:]]
     return [*kept, *spare[: cap - len(kept)]]

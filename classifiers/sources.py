@@ -21,21 +21,21 @@ class Source:
     licence: str
     clean: bool = True
     trust: float = 1.0
-    cap: int = 100_000  # at most so many keyword-labelled responses, so that no rule becomes the majority
+    cap: int = 100_000  # at most so many labelled responses, judged ones before keyword ones
 
 
 RESPONSES: Final = (
     Source("adv_training_refusals", "MIT", trust=0.8),
-    Source("arena_hard", "Apache-2.0", cap=900),
+    Source("arena_hard", "Apache-2.0", cap=500),
     Source("chatgpt_refusals", "MIT"),
-    Source("coconot", "MIT", trust=0.8),
+    Source("coconot", "MIT", trust=0.8, cap=1500),
     Source("dual_roberta", "MIT"),
-    Source("gptfuzz_labelled", "MIT"),
+    Source("gptfuzz_labelled", "MIT", cap=700),
     Source("hh_harmless", "MIT"),
-    Source("oasst_model_eval", "Apache-2.0", cap=900),
-    Source("orbench_llama", "Apache-2.0", cap=1500),
-    Source("speechmap_criticism", "Apache-2.0"),
-    Source("speechmap_us_hard", "Apache-2.0", cap=600),
+    Source("oasst_model_eval", "Apache-2.0", cap=500),
+    Source("orbench_llama", "Apache-2.0", cap=900),
+    Source("speechmap_criticism", "Apache-2.0", cap=1300),
+    Source("speechmap_us_hard", "Apache-2.0", cap=500),
     Source("alpaca_eval", "CC-BY-NC-4.0", clean=False),
     Source("orbench_small_models", "unstated", clean=False),
     Source("refusal_direction", "CC-BY-NC-4.0", clean=False),
