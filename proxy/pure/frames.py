@@ -2,9 +2,9 @@
 
     u32 length of what follows | u8 kind | u32 length of the head | head (JSON) | bodies
 
-Workers write HELLO once, then CAPTURE and STATS frames. The monitor writes back nothing but 8-byte counts:
-how many captures of this connection it has recorded. Both ends are ours, of one version and one machine;
-still, nothing read from the socket may raise anything but BadFrame.
+Workers write HELLO once, then CAPTURE and STATS frames. The monitor writes back nothing but receipts: which
+life of the monitor this is, and how many captures and snapshots of this connection it has recorded. Both ends
+are ours, of one version and one machine; still, nothing read from the socket may raise anything but BadFrame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -23,7 +23,7 @@ CAPTURE: Final = 2
 STATS: Final = 3
 
 _PREFIX = struct.Struct(">IBI")
-_COUNT = struct.Struct(">Q")
+_RECEIPT = struct.Struct(">QQQ")
 _BODIES = 4  # request head and tail, response head and tail
 
 
@@ -80,8 +80,15 @@ def capture_from(head: dict[str, Any], bodies: memoryview) -> Capture:
         raise BadFrame(f"not a capture: {type(error).__name__}") from None
 
 
-def count_frame(count: int) -> bytes:
-    return _COUNT.pack(count)
+class Receipt(NamedTuple):
+    """What the monitor says back. `life` tells one monitor process from its successor."""
+
+    life: int
+    captures: int
+    snapshots: int
+
+    def packed(self) -> bytes:
+        return _RECEIPT.pack(*self)
 
 
 class FrameReader:
@@ -114,20 +121,20 @@ class FrameReader:
             del self._buffer[:position]
 
 
-class CountReader:
-    """Reads the monitor's counts; the newest is what matters."""
+class ReceiptReader:
+    """Reads the monitor's receipts; the newest is what matters."""
 
     __slots__ = ("_rest",)
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> int | None:
-        """The last whole count in the data, or None."""
+    def feed(self, data: bytes) -> Receipt | None:
+        """The last whole receipt in the data, or None."""
         whole = self._rest + data
-        full = len(whole) // _COUNT.size
-        self._rest = whole[full * _COUNT.size :]
-        return int(_COUNT.unpack_from(whole, (full - 1) * _COUNT.size)[0]) if full else None
+        full = len(whole) // _RECEIPT.size
+        self._rest = whole[full * _RECEIPT.size :]
+        return Receipt(*_RECEIPT.unpack_from(whole, (full - 1) * _RECEIPT.size)) if full else None
 
 
 def _json(text: bytes) -> dict[str, Any]:

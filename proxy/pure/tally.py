@@ -51,13 +51,14 @@ class Tally:
         self.disconnects[route] = self.disconnects.get(route, 0) + 1
 
     def drop(self, cause: str, count: int = 1) -> None:
-        self.dropped[cause] = self.dropped.get(cause, 0) + count
+        if count:
+            self.dropped[cause] = self.dropped.get(cause, 0) + count
 
     def snapshot(self, open_streams: Iterable[tuple[str, int]]) -> dict[str, Any]:
         return {
             "requests": [[*key, n] for key, n in self.requests.items()],
             "overhead": [
-                [route, counts, self._overhead_sum[route]] for route, counts in self._overhead.items()
+                [route, list(counts), self._overhead_sum[route]] for route, counts in self._overhead.items()
             ],
             "open_streams": [list(pair) for pair in open_streams],
             "upstream_errors": [[*key, n] for key, n in self.errors.items()],

@@ -2,15 +2,17 @@
 
 The worker's end keeps captures in a bounded sample and writes them in batches whenever the socket takes
 them; what does not fit is evicted at random and counted, and so is what was sent to a monitor that died
-before it said that it had recorded it. The monitor's end reads, hands captures on, and writes back how many
-have been recorded. Bounded in bytes on both sides: the outbox by the plan, the socket by the kernel, one
-frame by `frame_limit`.
+before it said that it had recorded it. The monitor's end reads, hands captures on, and writes back how much
+has been recorded; a new monitor gets the counters from where the last one's receipts ended. Bounded in bytes
+on both sides: the outbox by the plan, the socket by the kernel, one frame by `frame_limit`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -21,20 +23,22 @@ from proxy.pure.frames import (
     HELLO,
     STATS,
     BadFrame,
-    CountReader,
     FrameReader,
+    Receipt,
+    ReceiptReader,
     capture_frame,
     capture_from,
-    count_frame,
     frame,
 )
 from proxy.pure.queue import BoundedSample
+from proxy.pure.snapshots import Snapshot, since
 from proxy.pure.tally import Tally
 from proxy.words.exchange import Capture
 
 _BATCH_BYTES: Final = 256 << 10
 _FLUSH_AFTER_S: Final = 0.005
 _RECONNECT_S: Final = 0.25
+_SNAPSHOTS: Final = 64  # without a receipt; a monitor silent for so long is replaced long before
 _HEAD_BYTES: Final = 64 << 10  # the JSON head of a frame; paths are bounded by the request's head
 
 
@@ -50,11 +54,16 @@ class ValveClient(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._waiting: BoundedSample[bytes] = BoundedSample(limit, 1_000_000, rng)
         self._transport: asyncio.Transport | None = None
-        self._counts = CountReader()
+        self._receipts = ReceiptReader()
         self._paused = False
         self._flush_due = False
         self._stats_due = False
-        self._closing = False
+        self._life: int | None = None  # the monitor that these have been delivered to, or None so far
+        self._delivered: Snapshot = {}
+        self._base: Snapshot = {}  # what earlier monitors had
+        self._undelivered: deque[tuple[int, Snapshot]] = deque(maxlen=_SNAPSHOTS)
+        self._snapshots = 0
+        self._introduced = False
         self._dial: asyncio.Task[None] | None = None
         self._sent = 0
         self._recorded = 0
@@ -62,17 +71,14 @@ class ValveClient(asyncio.Protocol):
     def start(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         """Begin to dial. `snapshot` gives the worker's counters; they go first on every new connection."""
         self._snapshot = snapshot
-        self._redial()
-
-    def _redial(self) -> None:
-        self._dial = self._loop.create_task(self._connect())
+        self._dial = self._loop.create_task(self._keep_connected())
 
     def offer(self, capture: Capture) -> None:
         packed = capture_frame(capture)
         evicted = self._waiting.offer(packed, len(packed))
         if evicted:
             self._tally.drop("too_large" if evicted[0] is packed else "valve_full", len(evicted))
-        if not self._flush_due and self._transport is not None and not self._paused:
+        if not self._flush_due and self._introduced and not self._paused:
             self._flush_due = True
             self._loop.call_later(_FLUSH_AFTER_S, self._flush)
 
@@ -84,8 +90,11 @@ class ValveClient(asyncio.Protocol):
     def send_stats(self) -> None:
         """Counters go past the queue: a full valve is when they matter most. At most one set waits."""
         self._stats_due = self._paused
-        if self._transport is not None and not self._paused:
-            self._transport.write(frame(STATS, self._snapshot()))
+        if self._transport is not None and self._introduced and not self._paused:
+            snapshot = self._snapshot()
+            self._snapshots += 1
+            self._undelivered.append((self._snapshots, snapshot))
+            self._transport.write(frame(STATS, since(snapshot, self._base)))
 
     @property
     def unrecorded(self) -> int:
@@ -97,7 +106,6 @@ class ValveClient(asyncio.Protocol):
         return self._transport is not None
 
     def close(self) -> None:
-        self._closing = True
         if self._dial is not None:
             self._dial.cancel()
         if self._transport is not None:
@@ -105,7 +113,7 @@ class ValveClient(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
-        while len(self._waiting) and self._transport is not None and not self._paused:
+        while len(self._waiting) and self._transport is not None and self._introduced and not self._paused:
             batch: list[bytes] = []
             size = 0
             while len(self._waiting) and size < _BATCH_BYTES:
@@ -115,10 +123,12 @@ class ValveClient(asyncio.Protocol):
             self._sent += len(batch)
             self._transport.write(b"".join(batch))
 
-    async def _connect(self) -> None:
-        while self._transport is None:
-            with contextlib.suppress(OSError):  # no monitor now: the supervisor is at it
-                await self._loop.create_unix_connection(lambda: self, str(self._path))
+    async def _keep_connected(self) -> None:
+        """The only one who dials, so that there are never two connections."""
+        while True:
+            if self._transport is None:
+                with contextlib.suppress(OSError):  # no monitor now: the supervisor is at it
+                    await self._loop.create_unix_connection(lambda: self, str(self._path))
             await asyncio.sleep(_RECONNECT_S)
 
     # --- asyncio's callbacks
@@ -126,16 +136,28 @@ class ValveClient(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._paused = False
-        self._counts = CountReader()
-        self._sent = self._recorded = 0
+        self._receipts = ReceiptReader()
+        self._sent = self._recorded = self._snapshots = 0
+        self._introduced = False
         self._transport.write(frame(HELLO, {"worker": self._worker_id}))
-        self.send_stats()
-        self._flush()
 
     def data_received(self, data: bytes) -> None:
-        count = self._counts.feed(data)
-        if count is not None:
-            self._recorded = count
+        receipt = self._receipts.feed(data)
+        if receipt is None:
+            return
+        self._recorded = receipt.captures
+        while self._undelivered and self._undelivered[0][0] <= receipt.snapshots:
+            self._delivered = self._undelivered.popleft()[1]
+        if not self._introduced:
+            self._meet(receipt.life)
+
+    def _meet(self, life: int) -> None:
+        """The first word of a monitor: from here on it is sent to."""
+        if life != self._life:
+            self._life, self._base = life, self._delivered
+        self._introduced = True
+        self.send_stats()
+        self._flush()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -148,10 +170,10 @@ class ValveClient(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._introduced = False
         self._tally.drop("monitor_lost", self._sent - self._recorded)
         self._sent = self._recorded = 0
-        if not self._closing:
-            self._redial()
+        self._undelivered.clear()
 
 
 class ValveServer:
@@ -172,6 +194,7 @@ class ValveServer:
         self.left = left
         self.bad_frame = bad_frame
         self.workers: set[_WorkerLine] = set()
+        self.life = int.from_bytes(os.urandom(8))
         self._loop = asyncio.get_running_loop()
 
     def line(self) -> asyncio.Protocol:
@@ -190,7 +213,7 @@ class ValveServer:
         lines = set()
         for token in tokens:
             if isinstance(token, _WorkerLine):
-                token.recorded += 1
+                token.captures += 1
                 lines.add(token)
         for line in lines:
             line.acknowledge()
@@ -204,15 +227,17 @@ class _WorkerLine(asyncio.Protocol):
         self._reader = FrameReader(server.frame_limit)
         self._transport: asyncio.Transport | None = None
         self._worker = ""
-        self.recorded = 0
+        self._snapshots = 0
+        self.captures = 0
 
     def acknowledge(self) -> None:
         if self._transport is not None:
-            self._transport.write(count_frame(self.recorded))
+            self._transport.write(Receipt(self._server.life, self.captures, self._snapshots).packed())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server.workers.add(self)
+        self.acknowledge()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -221,6 +246,8 @@ class _WorkerLine(asyncio.Protocol):
                     self._server.captured(capture_from(head, bodies), self)
                 elif kind == STATS:
                     self._server.counted(self._worker, head)
+                    self._snapshots += 1
+                    self.acknowledge()
                 elif kind == HELLO:
                     self._worker = str(head.get("worker", ""))[:64]
                 else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from proxy.pure.frames import CAPTURE, capture_frame, frame
+from proxy.pure.frames import CAPTURE, Receipt, capture_frame, frame
 from proxy.pure.tally import Tally
 from proxy.resources.valve import ValveClient, ValveServer
 from proxy.words.exchange import BoundedCopy, Capture
@@ -48,6 +48,9 @@ class MonitorEnd:
         self.captures.append(one)
         self.tokens.append(token)
 
+    def drops(self) -> list[tuple[str, list[list[object]]]]:
+        return [(worker, snapshot["dropped"]) for worker, snapshot in self.snapshots]
+
     def record_all(self) -> None:
         tokens, self.tokens = self.tokens, []
         self.valve.recorded(tokens)
@@ -73,7 +76,7 @@ async def test_captures_arrive_whole_and_are_acknowledged(tmp_path: Path) -> Non
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
     await monitor.start()
     valve = client(monitor.path, tally)
-    valve.start(lambda: {"dropped": dict(tally.dropped)})
+    valve.start(lambda: tally.snapshot([]))
     sent = [capture(f"c{i}", size=i * 100) for i in range(50)]
     for one in sent:
         valve.offer(one)
@@ -92,7 +95,7 @@ async def test_without_a_monitor_captures_wait_within_the_bound_and_the_rest_is_
 ) -> None:
     tally = Tally()
     valve = client(tmp_path / "nobody", tally, limit=100_000)
-    valve.start(lambda: {"dropped": dict(tally.dropped)})
+    valve.start(lambda: tally.snapshot([]))
     for i in range(100):
         valve.offer(capture(f"c{i}", 5_000))
     assert valve._waiting.bytes <= 100_000
@@ -116,7 +119,7 @@ async def test_what_a_dying_monitor_had_not_recorded_is_counted_and_the_rest_rea
     first, tally = MonitorEnd(tmp_path / "v"), Tally()
     await first.start()
     valve = client(first.path, tally)
-    valve.start(lambda: {"dropped": dict(tally.dropped)})
+    valve.start(lambda: tally.snapshot([]))
     for i in range(10):
         valve.offer(capture(f"a{i}"))
     await until(lambda: len(first.captures) == 10)
@@ -142,12 +145,13 @@ async def test_a_monitor_that_does_not_read_costs_bounded_memory_and_no_time(tmp
 
     async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(Receipt(1, 0, 0).packed())
         await stuck.wait()
         writer.close()
 
     server = await asyncio.start_unix_server(never_read, str(path))
     valve = client(path, tally, limit=1_000_000)
-    valve.start(lambda: {"dropped": dict(tally.dropped)})
+    valve.start(lambda: tally.snapshot([]))
     await until(lambda: valve.connected)
     for i in range(200):
         valve.offer(capture(f"c{i}", 50_000))
@@ -170,14 +174,69 @@ async def test_counters_come_with_the_workers_name_and_its_leaving_is_told(tmp_p
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
     await monitor.start()
     valve = client(monitor.path, tally)
-    valve.start(lambda: {"dropped": dict(tally.dropped)})
-    await until(lambda: valve.connected)
-    await until(lambda: monitor.snapshots == [("worker-0-1", {"dropped": {}})])
+    valve.start(lambda: tally.snapshot([]))
+    await until(lambda: len(monitor.snapshots) == 1)
     tally.drop("valve_full", 2)
     valve.send_stats()
-    await until(lambda: monitor.snapshots[1:] == [("worker-0-1", {"dropped": {"valve_full": 2}})])
+    await until(lambda: monitor.drops() == [("worker-0-1", []), ("worker-0-1", [["valve_full", 2]])])
     valve.close()
     await until(lambda: monitor.left == ["worker-0-1"])
+    monitor.die()
+
+
+async def test_a_new_monitor_gets_only_the_counts_that_no_monitor_had(tmp_path: Path) -> None:
+    first, tally = MonitorEnd(tmp_path / "v"), Tally()
+    await first.start()
+    valve = client(first.path, tally)
+    tally.drop("valve_full", 5)
+    valve.start(lambda: tally.snapshot([]))
+    await until(lambda: first.drops() == [("worker-0-1", [["valve_full", 5]])])
+    await until(lambda: not valve._undelivered)
+    first.die()
+    tally.drop("valve_full", 2)
+    second = MonitorEnd(tmp_path / "v")
+    await second.start()
+    await until(lambda: second.drops() == [("worker-0-1", [["valve_full", 2]])])
+    tally.drop("valve_full", 1)
+    valve.send_stats()
+    await until(lambda: second.drops()[1:] == [("worker-0-1", [["valve_full", 3]])])
+    valve.close()
+    second.die()
+
+
+async def test_counts_sent_to_a_monitor_that_died_unread_are_not_lost(tmp_path: Path) -> None:
+    path, tally = tmp_path / "v", Tally()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(Receipt(1, 0, 0).packed())
+        await reader.readuntil(b"valve_full")  # reads, but never gives a receipt
+        writer.close()
+
+    server = await asyncio.start_unix_server(deaf, str(path))
+    tally.drop("valve_full", 4)
+    valve = client(path, tally)
+    valve.start(lambda: tally.snapshot([]))
+    await until(lambda: valve._life == 1 and not valve.connected)
+    server.close()
+    second = MonitorEnd(path)
+    await second.start()
+    await until(lambda: second.drops()[:1] == [("worker-0-1", [["valve_full", 4]])])
+    valve.close()
+    second.die()
+
+
+async def test_a_worker_that_reconnects_to_the_same_monitor_goes_on_counting(tmp_path: Path) -> None:
+    monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
+    await monitor.start()
+    valve = client(monitor.path, tally)
+    tally.drop("valve_full", 5)
+    valve.start(lambda: tally.snapshot([]))
+    await until(lambda: len(monitor.snapshots) == 1 and not valve._undelivered)
+    (line,) = monitor.valve.workers
+    assert line._transport is not None
+    line._transport.abort()
+    await until(lambda: monitor.drops()[1:] == [("worker-0-1", [["valve_full", 5]])])
+    valve.close()
     monitor.die()
 
 
@@ -185,7 +244,7 @@ async def test_bytes_that_are_no_frame_end_that_connection_only(tmp_path: Path) 
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
     await monitor.start(frame_limit=10_000)
     valve = client(monitor.path, tally)
-    valve.start(lambda: {"dropped": dict(tally.dropped)})
+    valve.start(lambda: tally.snapshot([]))
     await until(lambda: valve.connected)
     garbage = [
         b"\xff" * 64,
@@ -198,7 +257,7 @@ async def test_bytes_that_are_no_frame_end_that_connection_only(tmp_path: Path) 
         reader, writer = await asyncio.open_unix_connection(str(monitor.path))
         writer.write(text)
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert len(await asyncio.wait_for(reader.read(), 5)) == len(Receipt(0, 0, 0).packed())
         await until(lambda seen=number: len(monitor.bad) == seen)  # type: ignore[misc]
         writer.close()
     valve.offer(capture("still here"))
