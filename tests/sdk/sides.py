@@ -101,6 +101,15 @@ class Sides:
                 found[kind] += float(value)  # type: ignore[assignment] # floats that count
         return found
 
+    async def recorded(self, before: Counter[str], captures: int = 1) -> None:
+        """Wait until so many captures are counted, as whatever: the next test must not count them."""
+
+        def enough() -> bool:
+            grown = self.counts() - before
+            return sum(grown.values()) - grown["input"] - grown["output"] >= captures
+
+        await self.proxy.until(enough, f"{captures} more captures counted")
+
     async def grown(self, before: Counter[str], counts: Counts, within_s: float = COUNTED_S) -> None:
         """Wait until the metrics have grown by `counts`, and by nothing else."""
 

@@ -69,13 +69,14 @@ async def test_retries_that_run_out_show_the_last_error(sides: Sides, way: Way, 
 async def test_a_dead_upstream_is_a_502_with_our_message(
     sides: Sides, way: Way, vendor: Vendor, stream: bool
 ) -> None:
-    dead = sides.client(vendor, way, prefix="/dead")
+    before, dead = sides.counts(), sides.client(vendor, way, prefix="/dead")
     (error,) = await perform(dead, ask(vendor, "plain", stream=stream))
     assert error["status"] == 502
     assert error["class"] == "InternalServerError"
     assert "refusal-proxy: the upstream refused the connection" in error["message"]
     assert ("x-refusal-proxy-error", "connect_refused") in error["headers"]
     assert _ours(error)["code"] == "connect_refused"
+    await sides.recorded(before)
 
 
 @pytest.mark.xfail(reason="counted as truncated: the request was not read when there is nobody to send it to")

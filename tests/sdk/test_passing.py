@@ -61,6 +61,7 @@ RAW: Final[dict[Vendor, Call]] = {
 @pytest.mark.parametrize("vendor", RAW)
 async def test_raw_responses_have_the_same_heads(sides: Sides, way: Way, vendor: Vendor) -> None:
     """`with_raw_response`: order, values and vendor headers, the request id among them."""
+    before = sides.counts()
     direct = await _given(RAW[vendor], sides.client(vendor, way, direct=True))
     through = await _given(RAW[vendor], sides.client(vendor, way))
     assert headers(through) == headers(direct)
@@ -68,16 +69,19 @@ async def test_raw_responses_have_the_same_heads(sides: Sides, way: Way, vendor:
     assert through.request_id.startswith("req_")
     names = {name for name, _ in headers(through)}
     assert {"x-request-id", "request-id", "openai-processing-ms"} <= names
+    await sides.recorded(before)
 
 
 @pytest.mark.parametrize("vendor", RAW)
 async def test_the_api_gets_the_clients_key_and_nobody_else_does(
     sides: Sides, way: Way, vendor: Vendor
 ) -> None:
+    before = sides.counts()
     sides.api.forget()
     await _given(RAW[vendor], sides.client(vendor, way))
     (seen,) = sides.api.seen
     assert seen.header("authorization") == f"Bearer {KEY}"
+    await sides.recorded(before)
     assert KEY not in sides.proxy.log()
     assert KEY not in sides.proxy.get("/metrics")[1]
 
