@@ -90,7 +90,9 @@ class Relay:
         self.method = message.method
         self.started = incoming.started
         self.http_1_0 = message.version < (1, 1)
-        self.keep_alive = not message.should_close
+        # After an upgrade that is dropped, aiohttp has lost what followed it in the same read.
+        dropped = message.upgrade and message.headers.get("Upgrade", "").lower() != "websocket"
+        self.keep_alive = not (message.should_close or dropped)
         self.connection: Connection | None = None
         self.done: asyncio.Future[None] = forwarder.loop.create_future()
         self.format = ""
