@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from proxy.pure.formats import anthropic, bedrock, gemini, openai_chat, openai_errors, openai_responses
 from proxy.pure.formats.registry import FORMATS, parse
 from proxy.words.errors import Unreadable, Unscored
 from proxy.words.exchange import BoundedCopy, Capture, Exchange, NativeSignal
@@ -111,6 +112,12 @@ def test_keep_alives_that_are_no_json_are_passed_over() -> None:
         stream("ping", "pong")
 
 
+@pytest.mark.parametrize("name", ["ping", "keep-alive", "keepalive", "heartbeat"])
+def test_events_whose_name_says_keep_alive_may_hold_anything(name: str) -> None:
+    event = f"event: {name}\ndata: {{not json\n\ndata: " + chunk({"content": "x"}, "stop") + "\n\n"
+    assert parse(capture(event.encode(), response_content_type="text/event-stream"))[0].response == "x"
+
+
 def test_broken_json_in_the_middle_of_a_stream_is_unreadable() -> None:
     with pytest.raises(Unreadable):
         stream(chunk({"content": "Hel"}), '{"choices": [', chunk({"content": "lo"}, "stop"))
@@ -186,3 +193,46 @@ def test_thoughts_in_the_text_are_cut_off_only_at_its_start() -> None:
     assert said("\n<think>no</think>\n\nYes.") == "Yes."
     assert said("<think>never closed") == ""
     assert said("The tag <think>x</think> hides.") == "The tag <think>x</think> hides."
+
+
+BLOCKS = [
+    *(("openai_chat", reason) for reason in openai_chat.FINISH_SIGNALS if reason != "refusal"),
+    *(("gemini", reason) for reason in gemini.FINISH_SIGNALS),
+    *(("bedrock", reason) for reason in bedrock.STOP_SIGNALS),
+]
+
+
+def test_the_words_of_the_design_are_all_in_the_tables() -> None:
+    """The table of DESIGN.md, section 4, word by word."""
+    assert {"content_filter", "refusal"} <= openai_chat.FINISH_SIGNALS.keys()
+    assert gemini.FINISH_SIGNALS.keys() >= {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION"}
+    assert bedrock.STOP_SIGNALS.keys() == {"guardrail_intervened", "content_filtered"}
+    assert anthropic.STOP_SIGNALS == {"refusal": "model_refusal"}
+    assert openai_responses.INCOMPLETE_SIGNALS == {"content_filter": "provider_block"}
+    assert "content_filter" in openai_errors.BLOCK_CODES
+
+
+@pytest.mark.parametrize("code", sorted(openai_errors.BLOCK_CODES))
+@pytest.mark.parametrize("name", ["openai_chat", "openai_completions", "openai_responses"])
+def test_an_error_by_status_with_a_blocks_code_is_a_block(name: str, code: str) -> None:
+    request = {"messages": [], "prompt": "Hi", "input": "Hi"}
+    error = {"error": {"code": code, "message": "Flagged."}}
+    (exchange,) = parse(capture(error, request=request, format=name, status=400))
+    assert exchange.native == NativeSignal("provider_block", f"error.code={code}", text="Flagged.")
+    assert exchange.response == ""
+    assert exchange.complete
+
+
+@pytest.mark.parametrize(("name", "reason"), BLOCKS)
+def test_a_stop_reason_of_a_filter_is_a_block(name: str, reason: str) -> None:
+    request: dict[str, list[object]] = {"messages": [], "contents": []}
+    response = {
+        "choices": [{"message": {"content": "x"}, "finish_reason": reason}],
+        "candidates": [{"finishReason": reason}],
+        "stopReason": reason,
+    }
+    (exchange,) = parse(capture(response, request=request, format=name))
+    assert exchange.native is not None
+    assert exchange.native.kind == "provider_block"
+    assert exchange.native.marker.endswith("=" + reason)
+    assert exchange.finish_reason == reason
