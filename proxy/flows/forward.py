@@ -103,6 +103,8 @@ class Forwarder:
                 relay.client_gone()
             else:
                 await self._pass(relay, message.raw_headers, target, protocol)
+            if relay.end != "complete":  # nobody waits for what is not whole
+                self._retire(relay)
             if protocol.writing_paused and protocol.transport is not None:
                 await protocol.drain(self.plan.silence_s)
         except asyncio.CancelledError:
@@ -112,10 +114,13 @@ class Forwarder:
             relay.faulted(error)
         finally:
             protocol.watcher = None
-            self._active.discard(relay)
-            if self.draining and not self._active:
-                self._drained.set()
+            self._retire(relay)
         return self._sent(relay, protocol)
+
+    def _retire(self, relay: Relay) -> None:
+        self._active.discard(relay)
+        if self.draining and not self._active:
+            self._drained.set()
 
     def _sent(self, relay: Relay, protocol: ClientProtocol) -> Sent:
         keep_alive = relay.keep_alive and not protocol.last_request

@@ -275,7 +275,7 @@ class Relay:
             local_response(status, cause, text, self._connection_header(), bodiless=self.method == "HEAD")
         )
 
-    def _break_off(self) -> None:
+    def _break_off(self, *, flush: bool = True) -> None:
         """End the client's transfer so that no client can take it for whole."""
         self.keep_alive = False
         transport = self._transport
@@ -285,13 +285,16 @@ class Relay:
             transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
             )
-        transport.close()  # what was received before still goes out first
+        if flush:
+            transport.close()  # what was received before still goes out first
+        else:
+            transport.abort()
 
     def client_left(self) -> None:
         """The client shut its sending side down, and the configuration takes that for leaving."""
         if not self.done.done():
             if self.head_sent:
-                self._break_off()
+                self._break_off(flush=False)
             self.client_gone()
 
     def client_gone(self) -> None:
@@ -307,6 +310,8 @@ class Relay:
     def cut(self) -> None:
         """We have to go (drain time is over): break off what is open."""
         if self.done.done():
+            if self._transport is not None:  # the client has not yet read the end
+                self._transport.abort()
             return
         if self._tunnel is not None:
             self._tunnel.close()
@@ -328,8 +333,8 @@ class Relay:
 
     def _client_silent(self) -> None:
         """It is the client who does not move: it does not read, or does not send the rest of its body."""
-        if self._stalled and self._transport is not None:
-            self._transport.abort()
+        if self._stalled:
+            self._break_off(flush=False)
         elif not self.head_sent:
             self.answer(408, "client_silent", "the request's body did not arrive in time")
         else:

@@ -85,7 +85,7 @@ async def test_a_request_s_head_passes_as_it_was(scene: SetScene) -> None:
         b"/%e4%bd%a0?%ff",
         b"/a;b=1,2:3@4!$&'()*~",
         b"/v1beta/models/x:generateContent",
-        b"/a\\b|c^d`{e}\"<>",
+        b'/a\\b|c^d`{e}"<>',
     ],
 )
 async def test_the_raw_path_and_query_pass_unchanged(scene: SetScene, target: bytes) -> None:
@@ -120,9 +120,7 @@ async def test_options_with_an_asterisk_reaches_the_upstream(stage: Stage) -> No
     rest = stage._scenes[0]
     assert rest.name == "rest"
     rest.script = answering(b"HTTP/1.1 204 No Content\r\nAllow: GET\r\n\r\n")
-    answer = await exchange(
-        rest.port, b"OPTIONS * HTTP/1.1\r\nHost: proxy.test\r\nConnection: close\r\n\r\n"
-    )
+    answer = await exchange(rest.port, b"OPTIONS * HTTP/1.1\r\nHost: proxy.test\r\nConnection: close\r\n\r\n")
     assert answer.raw.startswith(b"HTTP/1.1 204 No Content\r\nAllow: GET\r\n")
     assert rest.upstream.lines[-1].heads[0].startswith(b"OPTIONS * HTTP/1.1\r\n")
 
@@ -138,7 +136,9 @@ async def test_hop_by_hop_headers_are_dropped_in_both_directions(scene: SetScene
     )
     answer = await exchange(
         at.port,
-        b"POST " + at.path("/x").encode() + b" HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
+        b"POST "
+        + at.path("/x").encode()
+        + b" HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         b"Connection: host,Content-Length , authorization\r\nTE: trailers\r\nProxy-Authorization: Basic eA==\r\n"
         b"Proxy-Connection: keep-alive\r\nKeep-Alive: 5\r\nAuthorization: k\r\nX-Kept: 1\r\n"
         b"Content-Length: 2\r\n\r\n{}",

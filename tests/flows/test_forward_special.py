@@ -136,9 +136,7 @@ async def test_a_refused_expectation_reaches_the_client_without_its_body(
     at = scene(script)
     head = request("POST", at.path("/x"), "Content-Length: 4", "Expect: 100-continue")
     answer = await exchange(at.port, head, timeout_s=5)
-    assert answer.raw == (
-        b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
-    )
+    assert answer.raw == (b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
     await asyncio.wait_for(at.upstream.lines[0].closed.wait(), 5)
 
 

@@ -45,7 +45,9 @@ class Scene:
         metric, labels = "refusal_proxy_requests_total", {"route": self.name}
         proxy = self.stage.proxy
         await proxy.until(
-            lambda: proxy.value("refusal_proxy_open_streams", labels) == 0 and proxy.value(metric, labels) > 0,
+            lambda: (
+                proxy.value("refusal_proxy_open_streams", labels) == 0 and proxy.value(metric, labels) > 0
+            ),
             f"{self.name} is quiet",
         )
 

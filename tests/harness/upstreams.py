@@ -60,6 +60,12 @@ class Upstream:
     port: int
     lines: list[Line] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
+    server: asyncio.Server | None = None
+
+    def close(self) -> None:
+        """Stop listening; open connections stay."""
+        if self.server is not None:
+            self.server.close()
 
     @property
     def url(self) -> str:
@@ -91,6 +97,7 @@ async def scripted(script: Script, *, port: int = 0) -> AsyncIterator[Upstream]:
             tasks.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", port)
+    upstream.server = server
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream
