@@ -126,9 +126,10 @@ class House:
                 return
             if ended.done() and self._listener is not None:
                 await asyncio.wait((self._listener,), timeout=2.0)  # its last words
-            last = f": {self._tail[-1]}" if self._tail else ""
-            state = "ended at once" if ended.done() else complaint
-            raise DemoError(f"refusal-proxy serve {state}{last}")
+            if self._tail:
+                raise DemoError(f"cannot serve: {self._tail[-1].removeprefix('refusal-proxy: ')}")
+            state = "ended at once, without a word" if ended.done() else complaint
+            raise DemoError(f"refusal-proxy serve {state}")
         finally:
             waiting.cancel()
             ended.cancel()

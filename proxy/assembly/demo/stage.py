@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -39,11 +40,20 @@ _STUCK_S: Final = 10.0
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class _Console(Console):
+    """rich's console, except that a reader who is gone (`demo | head`) does not end the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError
+
+
 class Screen:
     """What the spectator sees: a live table on a terminal, plain lines elsewhere, nothing once it is gone."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.when_gone: Callable[[], None] = lambda: None
         self._live: Live | None = None
         self._said_at = float("-inf")
 
@@ -72,8 +82,11 @@ class Screen:
             self.console.print(*what, markup=False, highlight=False, soft_wrap=True)
 
     def gone(self) -> None:
-        """The terminal has been closed: from here on everything goes nowhere."""
-        self.console.file = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
+        """Nobody reads any more: from here on everything goes nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # also for what Python itself flushes at its end
+        self.console.quiet = True
+        self.when_gone()
 
     @contextlib.contextmanager
     def _bearing_its_end(self) -> Iterator[None]:
@@ -205,7 +218,7 @@ class Stage:
 
 def show(*, once: bool, port: int, admin_port: int) -> int:
     """Run the demo; the exit status. One sentence on standard error where something failed."""
-    screen = Screen(Console())
+    screen = Screen(_Console())
     errors = Console(stderr=True)
     try:
         return asyncio.run(_run(screen, once=once, port=port, admin_port=admin_port))
@@ -240,6 +253,7 @@ async def _run(screen: Screen, *, once: bool, port: int, admin_port: int) -> int
 
 def _stop_event(screen: Screen) -> asyncio.Event:
     stopped = asyncio.Event()
+    screen.when_gone = stopped.set
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
