@@ -1,0 +1,1 @@
+"""`make bench`: what the proxy costs, beside a bare aiohttp proxy in the same run."""
