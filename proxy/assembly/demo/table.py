@@ -51,33 +51,28 @@ class Dashboard:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = self.height or options.height or console.height
         fancy = options.encoding.startswith("utf")
-        reading, wide = self.view.reading, options.max_width >= WIDE
-        top: list[RenderableType] = [_headline(self.view), _places(self.view), Text("")]
-        left: list[RenderableType] = [
-            _totals(reading),
-            Text(""),
-            models_table(reading),
-            Text(""),
-            *_story(self.view),
-        ]
-        if not wide and height < TALL:
-            top = [_headline(self.view), _addresses(self.view)]
-            left = [_sentences(reading), models_table(reading)]
-        left += _story(self.view)
-        if wide:
-            room = height - len(top) - _LINES_OF_A_TABLE - 1
+        reading, story = self.view.reading, _story(self.view)
+        if options.max_width < WIDE and height < TALL:
+            top: list[RenderableType] = [_headline(self.view), _addresses(self.view)]
+            left: list[RenderableType] = [_sentences(reading), models_table(reading), *story]
+        else:
+            top = [_headline(self.view), _places(self.view), Text("")]
+            left = [_totals(reading), Text(""), models_table(reading), Text(""), *story]
+        if options.max_width >= WIDE:
+            room = height - _lines(top, console, options) - _LINES_OF_A_TABLE
+            bars = options.max_width >= VERY_WIDE
             grid = Table.grid(padding=(0, 3))
             grid.add_column(width=_LEFT)
-            grid.add_row(
-                Group(*left),
-                topics_table(reading, rows=room, bars=options.max_width >= VERY_WIDE, fancy=fancy),
-            )
+            grid.add_row(Group(*left), topics_table(reading, rows=room, bars=bars, fancy=fancy))
             yield Group(*top, grid)
             return
-        above = Group(*top, *left)
-        used = len(console.render_lines(above, options.update(height=None), pad=False))
-        room = height - used - _LINES_OF_A_TABLE
-        yield Group(above, topics_table(reading, rows=max(1, room), bars=False, fancy=fancy))
+        room = height - _lines([*top, *left], console, options) - _LINES_OF_A_TABLE
+        yield Group(*top, *left, topics_table(reading, rows=max(1, room), bars=False, fancy=fancy))
+
+
+def _lines(parts: list[RenderableType], console: Console, options: ConsoleOptions) -> int:
+    """How many lines the parts take at this width."""
+    return len(console.render_lines(Group(*parts), options.update(height=None), pad=False))
 
 
 def _headline(view: View) -> Table:
@@ -201,10 +196,10 @@ def _story(view: View) -> list[Text]:
 
 
 def topics_table(reading: Reading, *, rows: int, bars: bool, fancy: bool) -> Table:
-    """A row a topic, the surest trouble first: by the lower bound of the rate, few samples last."""
+    """A row a topic, the surest trouble first: by the rate's lower bound, few samples last."""
     ranked = sorted(
         ((topic, reading.rate("harmless", topic=topic)) for topic in reading.topics()),
-        key=lambda pair: (pair[1].few, -pair[1].interval[0], -pair[1].total, pair[0]),
+        key=_urgency,
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("topic", no_wrap=True)
@@ -220,10 +215,15 @@ def topics_table(reading: Reading, *, rows: int, bars: bool, fancy: bool) -> Tab
         note = "few" if rate.few else ""
         table.add_row(topic, *numbers, percent(rate), between(rate), *bar, note)
     hidden = len(ranked) - rows
-    more = f"{hidden} more topics in a taller window and in /metrics; " if hidden > 0 else ""
-    table.caption = f"{more}few: under {FEW} harmless prompts"
+    more = f"{hidden} more topics in a taller window; " if hidden > 0 else ""
+    table.caption = f"{more}few: under {FEW} harmless"
     table.caption_justify = "left"
     return table
+
+
+def _urgency(ranked: tuple[str, Rate]) -> tuple[bool, float, str]:
+    topic, rate = ranked
+    return rate.few, float(-rate.total) if rate.few else -rate.interval[0], topic
 
 
 def _bar(rate: Rate, *, fancy: bool) -> Text:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxy.words.verdict import TOPICS
+
 _EXCHANGES: Final = (
     # model, route, prompt class, topic, outcome, how many
     ("demo-chat-1", "openai", "benign", "medical", "answer", 120),
@@ -48,3 +50,9 @@ refusal_scored_lag_seconds 0.02
 process_start_time_seconds 1.79e+09
 """
 )
+
+
+def every_topic(number: int) -> str:
+    """More series: `number` answers of each built-in topic."""
+    rows = [("demo-chat-1", "openai", "benign", topic, "answer", number) for topic in TOPICS]
+    return "# TYPE refusal_exchanges_total counter\n" + "".join(_SERIES.format(*row) + "\n" for row in rows)

@@ -13,7 +13,7 @@ from proxy.assembly.demo.script import script
 from proxy.assembly.demo.summary import summary
 from proxy.assembly.demo.table import Dashboard, View, change, plain_line
 from proxy.assembly.demo.traffic import Sent
-from tests.assembly.demo.canned import METRICS
+from tests.assembly.demo.canned import METRICS, every_topic
 
 VIEW = View(
     reading=read(METRICS),
@@ -59,6 +59,15 @@ def test_everything_important_is_there_in_every_window(width: int, height: int) 
     ):
         assert needed in text, (needed, text)
     assert "…" not in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 33), (80, 40), (100, 24), (140, 24), (180, 30)])
+def test_all_topics_fill_the_window_and_no_more(width: int, height: int) -> None:
+    lines = drawn(width, height, replace(VIEW, reading=read(METRICS + every_topic(100))))
+    assert height - 1 <= len(lines) <= height or "more topics" not in "".join(lines)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    assert "few: under 30" in "".join(lines)  # the last line
 
 
 @pytest.mark.parametrize("width", [80, 140])
