@@ -217,8 +217,8 @@ class Connection(asyncio.Protocol):
         """101: from here on the connection is the two ends' own."""
         self._tunnel = True
         self._deliver(receiver, False)
-        if rest:
-            receiver.tunnelled(rest)
+        if rest and self.receiver is not None:  # by now the tunnel, no longer the relay
+            self.receiver.tunnelled(rest)
 
     def eof_received(self) -> bool:
         return False  # closes the transport; connection_lost decides what it means
@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
         if receiver is None:
             self._pool.forget(self)
             return
-        if self.ended:
+        if self.ended and not self._tunnel:
             return
         head = self._head
         until_close = (

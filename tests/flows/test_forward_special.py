@@ -193,7 +193,8 @@ async def test_a_body_that_ends_with_the_connection_becomes_chunked(scene: SetSc
         writer.write(request("GET", at.path("/x")))
         answer = await read_response(reader)
         assert answer == (
-            b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"5\r\nhello\r\n0\r\n\r\n"
         )
     writer.close()
     assert len(at.upstream.lines) == 2

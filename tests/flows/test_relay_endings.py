@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -143,7 +144,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
-LEAVE = {
+LEAVE: dict[str, Callable[[asyncio.StreamWriter], None]] = {
     "close": lambda writer: writer.close(),
     "reset": reset,
     "half-close": lambda writer: writer.write_eof(),

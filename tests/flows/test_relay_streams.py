@@ -61,14 +61,14 @@ async def test_each_chunk_arrives_before_the_next_is_sent(scene: SetScene) -> No
 async def test_an_event_without_a_length_arrives_at_once(scene: SetScene) -> None:
     """The same with a length, and until the end of the connection."""
     for head, framed in ((b"Content-Length: 8\r\n", False), (b"", True)):
+        seen = asyncio.Event()
 
-        async def script(line: Line, head: bytes = head) -> None:
+        async def script(line: Line, head: bytes = head, seen: asyncio.Event = seen) -> None:
             await line.request()
             await line.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nhalf")
             await seen.wait()
             await line.send(b"rest")
 
-        seen = asyncio.Event()
         at = scene(script)
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
         writer.write(begin("GET", at.path("/x")))
@@ -97,6 +97,8 @@ async def test_a_large_download_by_a_slow_reader_holds_the_upstream_back(
     scene: SetScene, framing: str
 ) -> None:
     """While the client does not read, the upstream cannot send; the worker's memory stays flat."""
+    sent = 0
+    blocked = asyncio.Event()
 
     async def script(line: Line) -> None:
         nonlocal sent
@@ -111,8 +113,6 @@ async def test_a_large_download_by_a_slow_reader_holds_the_upstream_back(
         if framing == "chunked":
             await line.send(b"0\r\n\r\n")
 
-    sent = 0
-    blocked = asyncio.Event()
     at = scene(script)
     with Peak(worker(at)) as peak:
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port, limit=1 << 16)
@@ -158,8 +158,6 @@ async def test_a_large_upload_to_a_slow_upstream_holds_the_client_back(
         await line.send(OK)
         await line.gone()
 
-    received, wire = 0, 0
-    go = asyncio.Event()
     at = scene(script)
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {BIG}"
     frame = b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if chunked else PIECE

@@ -33,23 +33,29 @@ class Scene:
         """The client's path for what the upstream shall see as `rest`."""
         return f"/{self.name}{rest}"
 
+    def value(self, metric: str, **labels: str) -> float:
+        """The sum of this route's samples of a metric. (Text search: the page of many routes is long.)"""
+        wanted = [f'{name}="{value}"' for name, value in {"route": self.name, **labels}.items()]
+        total = 0.0
+        for line in self.stage.proxy.get("/metrics")[1].splitlines():
+            if line.startswith(metric + "{") and all(label in line for label in wanted):
+                total += float(line.rpartition("} ")[2].split(" ")[0])
+        return total
+
     async def counted(self, metric: str, least: float = 1.0, **labels: str) -> float:
         """Wait until a metric of this route has at least this value; returns the value."""
-        return await self.stage.proxy.until_value(metric, {"route": self.name, **labels}, least)
-
-    def value(self, metric: str, **labels: str) -> float:
-        return self.stage.proxy.value(metric, {"route": self.name, **labels})
+        what = f"{metric}{labels} of {self.name} >= {least}"
+        await self.stage.proxy.until(lambda: self.value(metric, **labels) >= least, what)
+        return self.value(metric, **labels)
 
     async def quiet(self) -> None:
         """Wait until the proxy has reported that no exchange of this route is open."""
-        metric, labels = "refusal_proxy_requests_total", {"route": self.name}
-        proxy = self.stage.proxy
-        await proxy.until(
-            lambda: (
-                proxy.value("refusal_proxy_open_streams", labels) == 0 and proxy.value(metric, labels) > 0
-            ),
-            f"{self.name} is quiet",
-        )
+
+        def holds() -> bool:
+            done = self.value("refusal_proxy_requests_total")
+            return done > 0 and self.value("refusal_proxy_open_streams") == 0
+
+        await self.stage.proxy.until(holds, f"{self.name} is quiet")
 
 
 class Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ class Upstream:
 
 
 @asynccontextmanager
-async def scripted(script: Script, *, port: int = 0) -> AsyncIterator[Upstream]:
+async def scripted(
+    script: Script, *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Upstream]:
     """Serve every connection with `script` until the block ends. A script that raises is remembered."""
     upstream = Upstream(0)
     tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +99,7 @@ async def scripted(script: Script, *, port: int = 0) -> AsyncIterator[Upstream]:
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
     upstream.server = server
     upstream.port = server.sockets[0].getsockname()[1]
     try:
