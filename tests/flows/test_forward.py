@@ -280,8 +280,10 @@ async def test_connect_is_refused_at_once(stage: Stage) -> None:
         (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n"),
         (
             400,
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
-            b"Transfer-Encoding: x\r\n\r\n0\r\n\r\n",
+            (
+                b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+                b"Transfer-Encoding: x\r\n\r\n0\r\n\r\n"
+            ),
         ),
         (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +2\r\n\r\n{}"),
         (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n{}"),
