@@ -120,7 +120,7 @@ class Bench:
     def _memory(self, peer: Peer, figures: Figures) -> None:
         worker, streams = peer.worker, self._options.streams
         assert worker is not None
-        machine.settle([worker, *peer.others])
+        machine.settle([worker, *peer.others], self._settle_s)
         figures["rss_start"] = machine.memory_kib(worker, "Rss")
         figures["pss_start"] = machine.memory_kib(worker, "Pss")
 
@@ -186,6 +186,11 @@ class Bench:
         return seconds
 
     @property
+    def _settle_s(self) -> float:
+        """For the worker to finish, and the monitor to score what the last test left in its queue."""
+        return max(1.0, 7 * self._seconds)
+
+    @property
     def _chunk_count(self) -> int:
         return max(20, int(self._seconds * 70))  # one every 10 ms, so about 0.7 of the test's seconds
 
@@ -196,7 +201,7 @@ class Bench:
         adds up to milliseconds to a wake-up, for whoever is measured."""
         best: Figures | None = None
         for _ in range(1 + self._options.retries):
-            machine.settle([pid for pid in (peer.worker, *peer.others) if pid])
+            machine.settle([pid for pid in (peer.worker, *peer.others) if pid], self._settle_s)
             run = self._load_once(peer, arguments, steady=steady)
             if best is None or run["foreign"] < best["foreign"]:
                 best = run

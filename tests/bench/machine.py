@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_STOP_S: Final = 4.0
+_STOP_S: Final = 2.0
 
 
 class Processes:
@@ -137,7 +137,7 @@ def busy_s(cores: Iterable[int]) -> float:
     return total
 
 
-def settle(pids: Iterable[int], within_s: float = 20.0) -> None:
+def settle(pids: Iterable[int], within_s: float) -> None:
     """Let processes work off what the last test left them with."""
     watched, end = list(pids), time.monotonic() + within_s
     while time.monotonic() < end:
