@@ -7,10 +7,10 @@ one author's small corpus, shown because a demo that hides its misses would teac
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from proxy.assembly.demo.reading import Rate
 from proxy.assembly.demo.script import Answer, Line
@@ -19,6 +19,8 @@ from proxy.resources import log
 from proxy.resources.model import Model
 from proxy.words.config import Log, load
 from proxy.words.verdict import REFUSALS
+
+_BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,21 @@ def pairs(lines: Sequence[Line]) -> list[Pair]:
     ]
 
 
-def ask(config: Path, overrides: dict[str, Any], asked: Sequence[Pair]) -> list[TextScores]:
-    """Score the pairs with the bundle of the configuration; none where it cannot be loaded."""
+def ask(
+    config: Path, overrides: dict[str, Any], asked: Sequence[Pair], stopped: Callable[[], bool]
+) -> list[TextScores]:
+    """Score the pairs with the bundle of the configuration; none without a bundle, or once `stopped`."""
     model = Model(log.configure(Log(level="error"), io.StringIO()))
     model.configure(load(config, overrides))
     if model.state != "ready":
         return []
-    return [
-        scores
-        for start in range(0, len(asked), 32)
-        for scores in model.score(
-            [(pair.line.prompt, pair.answer.text) for pair in asked[start : start + 32]]
-        )
-    ]
+    scores: list[TextScores] = []
+    for start in range(0, len(asked), _BATCH):
+        if stopped():
+            return []
+        batch = asked[start : start + _BATCH]
+        scores += model.score([(pair.line.prompt, pair.answer.text) for pair in batch])
+    return scores
 
 
 def compare(asked: Sequence[Pair], scores: Sequence[TextScores]) -> Agreement:

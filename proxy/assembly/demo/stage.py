@@ -211,8 +211,11 @@ class Stage:
     def show_end(self) -> None:
         self._screen.say(summary(self._view(), self._lines))
 
-    async def show_agreement(self, upstream: str) -> None:
-        table = await asyncio.to_thread(agreement_table, self._config, upstream, self._lines)
+    async def show_agreement(self, stopped: Callable[[], bool]) -> None:
+        self._screen.say("\nAsking the classifier about each scripted pair, to compare …")
+        table = await asyncio.to_thread(
+            agreement_table, self._config, self._chatbot.url, self._lines, stopped
+        )
         self._screen.say(table)
 
 
@@ -242,7 +245,7 @@ async def _run(screen: Screen, *, once: bool, port: int, admin_port: int) -> int
                     finished = await stage.run(once=once, stopped=stopped)
                 stage.show_end()
                 if once and finished:
-                    await stage.show_agreement(chatbot.url)
+                    await stage.show_agreement(stopped.is_set)
         if not (once and finished):
             return 0
     problems = stage.problems()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich import box
@@ -41,6 +41,10 @@ def summary(view: View, lines: Sequence[Line]) -> RenderableType:
         models_table(reading),
         Text(""),
         _truth(lines),
+        Text(
+            "The script's rates go by its own prompt classes, the measured ones by the classifier's.",
+            style="dim",
+        ),
         Text(""),
         topics_table(reading, rows=100, bars=False, fancy=False),
     )
@@ -57,11 +61,23 @@ def _truth(lines: Sequence[Line]) -> Table:
     return table
 
 
-def agreement_table(config: Path, upstream: str, lines: Sequence[Line]) -> RenderableType:
+def agreement_table(
+    config: Path, upstream: str, lines: Sequence[Line], stopped: Callable[[], bool]
+) -> RenderableType:
     """Ask the classifier about each scripted pair, and say how often it agrees. Takes seconds."""
     asked = pairs(lines)
-    overrides = {"upstream": upstream, "routes": [], "listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
-    scores = ask(config, overrides, asked)
+    overrides = {
+        # What the environment must not decide: see house.py.
+        "upstream": upstream,
+        "routes": [],
+        "listen": "127.0.0.1:0",
+        "admin": "127.0.0.1:0",
+        "workers": 1,
+        "classifier": {"threads": 2},  # nothing else has work to do now
+    }
+    scores = ask(config, overrides, asked, stopped)
+    if stopped():
+        return Text("Stopped before the comparison was done.")
     if not scores:
         return Text("No classifier could be loaded, so there is nothing to compare with the script.")
     result = compare(asked, scores)
