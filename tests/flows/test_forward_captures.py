@@ -1,4 +1,4 @@
-"""What an exchange leaves behind: one capture, without credentials, whatever way it ended; and nothing else."""
+"""What an exchange leaves behind: one capture, without credentials, however it ended; and nothing else."""
 
 from __future__ import annotations
 
