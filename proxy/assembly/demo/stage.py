@@ -6,13 +6,10 @@ chatbot → configuration file → serve → clients and table → (model update
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -20,14 +17,14 @@ from typing import Final
 
 import aiohttp
 from rich.console import Console
-from rich.live import Live
 
 from proxy.assembly.demo.chatbot import Chatbot
 from proxy.assembly.demo.house import DemoError, House, configuration
 from proxy.assembly.demo.reading import Reading
+from proxy.assembly.demo.screen import Screen, Terminal
 from proxy.assembly.demo.script import ALIAS, NEW_MODEL, OLD_MODEL, script
 from proxy.assembly.demo.summary import agreement_table, summary
-from proxy.assembly.demo.table import Dashboard, View, plain_line
+from proxy.assembly.demo.table import View
 from proxy.assembly.demo.traffic import Clients, endless, plan
 
 SEED: Final = 20_260_101
@@ -35,65 +32,8 @@ WATCHABLE: Final = 11.0  # requests a second that a person can follow
 FAST: Final = 40.0  # for --once
 PINNED: Final = 0.15  # clients that insist on the old model, as careful ones do: they stay as a control
 _LOOK_S: Final = 0.5
-_PLAIN_LINE_S: Final = 5.0
 _STUCK_S: Final = 10.0
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Console(Console):
-    """rich's console, except that a reader who is gone (`demo | head`) does not end the process."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        raise BrokenPipeError
-
-
-class Screen:
-    """What the spectator sees: a live table on a terminal, plain lines elsewhere, nothing once it is gone."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.when_gone: Callable[[], None] = lambda: None
-        self._live: Live | None = None
-        self._said_at = float("-inf")
-
-    def __enter__(self) -> Screen:
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._live = Live(console=self.console, screen=True, auto_refresh=False)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._live.stop()
-            self._live = None
-
-    def draw(self, view: View) -> None:
-        if self._live is not None:
-            with self._bearing_its_end():
-                self._live.update(Dashboard(view), refresh=True)
-        elif view.elapsed_s - self._said_at >= _PLAIN_LINE_S:
-            self._said_at = view.elapsed_s
-            self.say(plain_line(view))
-
-    def say(self, *what: object) -> None:
-        with self._bearing_its_end():
-            self.console.print(*what, markup=False, highlight=False, soft_wrap=True)
-
-    def gone(self) -> None:
-        """Nobody reads any more: from here on everything goes nowhere."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # also for what Python itself flushes at its end
-        self.console.quiet = True
-        self.when_gone()
-
-    @contextlib.contextmanager
-    def _bearing_its_end(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError):
-            self.gone()
 
 
 class Stage:
@@ -221,7 +161,7 @@ class Stage:
 
 def show(*, once: bool, port: int, admin_port: int) -> int:
     """Run the demo; the exit status. One sentence on standard error where something failed."""
-    screen = Screen(_Console())
+    screen = Screen(Terminal())
     errors = Console(stderr=True)
     try:
         return asyncio.run(_run(screen, once=once, port=port, admin_port=admin_port))

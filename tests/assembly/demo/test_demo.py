@@ -72,6 +72,23 @@ def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
         assert _left_behind(mark) == []
 
 
+def test_a_reader_that_goes_away_ends_it_in_order() -> None:
+    """`refusal-proxy demo | head`: no traceback, no process left."""
+    mark = uuid.uuid4().hex
+    with subprocess.Popen(
+        COMMAND, env=_environment(mark), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        demo.stdout.readline()
+        demo.stdout.close()
+        assert demo.stderr is not None
+        errors = demo.stderr.read()
+        assert demo.wait(timeout=60) == 0, errors
+    assert errors == ""
+    if ON_LINUX:
+        assert _left_behind(mark) == []
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
