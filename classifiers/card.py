@@ -55,7 +55,8 @@ def card(report: dict[str, Any], manifest: Manifest) -> str:
         )
     )
     sources = _table(("source", "licence"), training.get("data", {}).items())
-    facts = f"Seed {training.get('seed')}, {training.get('epochs')} epochs, commit {training.get('commit')}."
+    steps = f"{training.get('steps')} steps ({training.get('epochs')} epochs planned)"
+    facts = f"Seed {training.get('seed')}, {steps}, commit {training.get('commit')}."
     parts.append(f"## Training\n\n{facts}\n\n{sources}")
     return "\n".join(parts)
 

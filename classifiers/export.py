@@ -61,7 +61,9 @@ def export(work: Path, bundle: Path, console: Console) -> None:
         gap = _difference(exact, bundle / MODEL)
     shutil.copyfile(base_folder() / "tokenizer.json", bundle / TOKENIZER)
     now = datetime.datetime.now(datetime.UTC)
-    training = _provenance(content["plan"]) | {"exported": now.isoformat(timespec="seconds")}
+    training = _provenance(content["plan"] | {"steps": content["step"]}) | {
+        "exported": now.isoformat(timespec="seconds")
+    }
     version = f"{now:%Y.%m.%d}-{training['commit'][:7]}-s{content['plan']['seed']}"
     write_manifest(bundle, Manifest(version=version, lengths=Lengths(), training=training))
     size = sum(file.stat().st_size for file in bundle.iterdir()) / 2**20
