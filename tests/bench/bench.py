@@ -292,16 +292,16 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options, complete; ends the program with one sentence where it cannot run at all."""
     options = parser.parse_args()
     if sys.platform != "linux":
-        parser.error("it needs Linux: CPU and memory are read from /proc")
+        parser.exit(2, "bench: it needs Linux, because CPU and memory are read from /proc\n")
     if _compiler() is None:
-        parser.error("it needs a C compiler (Debian: apt-get install gcc libc6-dev)")
+        parser.exit(2, "bench: it needs a C compiler (Debian: apt-get install gcc libc6-dev)\n")
     quick = options.quick
     options.rounds = options.rounds or (1 if quick else 5)
     options.seconds = options.seconds or (1.5 if quick else 3.0)
     options.retries = (0 if quick else 2) if options.retries is None else options.retries
     options.peers = list(dict.fromkeys([DIRECT, *(options.peers or peers.installed())]))
     if unknown := set(options.peers) - set(peers.installed()):
-        parser.error(f"unknown or not installed: {', '.join(sorted(unknown))}")
+        parser.exit(2, f"bench: unknown or not installed: {', '.join(sorted(unknown))}\n")
     cores = sorted(os.sched_getaffinity(0))
     options.load_core, options.worker_core = cores[0], cores[1 % len(cores)]
     return options
