@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import orjson
 import uvloop
 
 from proxy.assembly.child import Orders, first_order, leave_signals_to_parent
@@ -31,7 +35,8 @@ async def _serve(start: dict[str, Any]) -> None:
     plan = WorkerPlan.from_json(start["plan"])
     tally = Tally()
     valve = ValveClient(Path(start["valve"]), start["worker"], plan.valve_bytes, tally, Random())  # noqa: S311
-    forwarder = Forwarder(plan, tally, valve)
+    forwarder = Forwarder(plan, tally, valve, _report)
+    loop.set_exception_handler(lambda _, context: _report(context.get("exception") or RuntimeError()))
     server = DataServer(
         forwarder.handle,
         client_keepalive_s=plan.client_keepalive_s,
@@ -65,6 +70,22 @@ async def _serve(start: dict[str, Any]) -> None:
     await orders.stopped.wait()
     await _drain(acceptor, server, forwarder, valve)
     listening.cancel()
+
+
+def _report(error: BaseException) -> None:
+    """One log line for a fault of our own: its place, never its message, which may quote what passed."""
+    from proxy.resources.log import place  # noqa: PLC0415 - structlog costs memory, faults are rare
+
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {
+        "event": "data side fault",
+        "level": "error",
+        "time": now,
+        "place": place(error),
+        "pid": os.getpid(),
+    }
+    with suppress(OSError):
+        os.write(2, orjson.dumps(line) + b"\n")
 
 
 async def _drain(

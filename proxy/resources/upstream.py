@@ -188,6 +188,7 @@ class Connection(asyncio.Protocol):
                 return
             self._surplus = True  # garbage after a whole message: the message stands, the connection ends
         if self._without_body > self._pool.head_bytes and self._too_much(had_head):
+            self.reusable = False
             receiver.failed(UpstreamError("malformed", "oversized head"))
             return
         if self._parts or self.ended:
