@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 BINS = 15
+PLATEAU = 0.005  # of F1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,11 @@ def operating_point(scores: Floats, positive: NDArray[np.bool_], threshold: floa
 
 
 def best_threshold(scores: Floats, positive: NDArray[np.bool_], *, most_false_alarms: float) -> Point:
-    """Return the threshold with the best F1 among those within a bound on false alarms.
+    """Return the threshold with about the best F1 among those within a bound on false alarms.
 
-    scores and positive (n,). Where no threshold keeps the bound, the one with the fewest false alarms.
+    scores and positive (n,). F1 is flat near its peak, and where on that plateau a few hundred rows put the
+    peak is chance; so of all within PLATEAU of it, the one nearest to an even chance is taken. Where no
+    threshold keeps the bound, the one with the fewest false alarms.
     """
 
     def f1(point: Point) -> float:
@@ -100,4 +103,8 @@ def best_threshold(scores: Floats, positive: NDArray[np.bool_], *, most_false_al
 
     points = [operating_point(scores, positive, step / 100) for step in range(20, 96)]
     within = [point for point in points if point.false_alarms <= most_false_alarms]
-    return max(within, key=f1) if within else min(points, key=lambda point: point.false_alarms)
+    if not within:
+        return min(points, key=lambda point: point.false_alarms)
+    best = max(map(f1, within))
+    plateau = [point for point in within if f1(point) >= best - PLATEAU]
+    return min(plateau, key=lambda point: abs(point.threshold - 0.5))

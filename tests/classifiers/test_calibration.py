@@ -58,6 +58,11 @@ def test_a_threshold_keeps_its_bound_on_false_alarms() -> None:
     assert bound.threshold > free.threshold
 
 
+def test_on_a_flat_peak_the_threshold_nearest_to_an_even_chance_is_taken() -> None:
+    scores, positive = np.array([0.05, 0.1, 0.9, 0.95]), np.array([False, False, True, True])
+    assert best_threshold(scores, positive, most_false_alarms=0.1).threshold == 0.5
+
+
 def test_an_unreachable_bound_gives_the_fewest_false_alarms() -> None:
     point = best_threshold(np.ones(4), np.array([True, False, True, False]), most_false_alarms=0.0)
     assert point.false_alarms == 1.0
