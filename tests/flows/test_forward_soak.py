@@ -102,7 +102,8 @@ async def test_no_secret_reaches_a_log_or_a_metric(serve: Serve, upstream: Serve
         answering(json_answer(answer, b"Set-Cookie: a=" + secret["set-cookie"].encode() + b"\r\n"))
     )
     proxy = await serve(
-        config=f'upstream = "{up.url}"\n[log]\nlevel = "debug"\nexchanges = true\n[limits]\nhead_bytes = 4096\n'
+        config=f'upstream = "{up.url}"\n[log]\nlevel = "debug"\nexchanges = true\n'
+        "[limits]\nhead_bytes = 4096\n"
     )
     body = b'{"model": "m", "messages": [{"role": "user", "content": "%b"}]}' % secret["prompt"].encode()
     headers = (

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from proxy.flows.forward import Forwarder
 from proxy.pure.tally import Tally
-from proxy.resources.downstream import DataServer
+from proxy.resources.downstream import ClientProtocol, DataServer
 from proxy.words.exchange import Capture
 from proxy.words.plan import RoutePlan, WorkerPlan
 
@@ -57,6 +57,10 @@ class Inline:
     tally: Tally
     outbox: Outbox
     faults: list[BaseException]
+    server: DataServer
+
+    def connections(self) -> list[ClientProtocol]:
+        return [one for one in self.server.connections if isinstance(one, ClientProtocol)]
 
     async def capture(self, count: int = 1) -> Capture:
         """Wait for the n-th capture."""
@@ -93,7 +97,7 @@ async def inline(upstream: str, **changes: Any) -> AsyncIterator[Inline]:
     loop = asyncio.get_running_loop()
     acceptor = await loop.create_server(server, "127.0.0.1", 0)
     try:
-        yield Inline(acceptor.sockets[0].getsockname()[1], forwarder, tally, outbox, faults)
+        yield Inline(acceptor.sockets[0].getsockname()[1], forwarder, tally, outbox, faults, server)
     finally:
         acceptor.close()
         await server.shutdown(1.0)

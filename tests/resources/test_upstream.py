@@ -123,7 +123,10 @@ WIRES = [
         b"HTTP/1.1 200 OK\r\nA:\r\nA: \r\nB: x y \r\nTransfer-Encoding: chunked\r\n\r\n"
         b"3\r\nabc\r\n1;e=1\r\nd\r\n0\r\nT: 1\r\n\r\n"
     ),
-    b"HTTP/1.1 103 Hint\r\nL: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
+    (
+        b"HTTP/1.1 103 Hint\r\nL: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+        b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+    ),
     b"HTTP/1.1 204 No Content\r\n\r\n",
     b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
     b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
