@@ -46,7 +46,7 @@ test-all: lint types
 	$(PYTEST)
 
 bench: $(DEPS)
-	$(PY) tests/bench/bench.py
+	$(PY) -m tests.bench.bench
 
 train: $(DEPS)
 	@[ -x .venv-train/bin/python ] || $(PY) -m venv .venv-train

@@ -132,7 +132,10 @@ class Supervisor:
         valve = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sockets.append(valve)
         valve_path = runtime / "valve"
-        valve.bind(str(valve_path))
+        try:
+            valve.bind(str(valve_path))
+        except OSError as error:
+            raise ConfigError(f"cannot make a socket in {runtime} (see TMPDIR): {error}") from None
         valve_path.chmod(0o600)
         valve.listen(BACKLOG)
         monitor = {
@@ -222,6 +225,7 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=child.fds,
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},  # onnxruntime's, on by default: promise 4
         )
         # A name of its own for each life: counters of a successor start from zero, and must not look like
         # its predecessor's going backwards.

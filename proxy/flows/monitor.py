@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proxy.pure.decide import decide, wants_scores
 from proxy.pure.formats.registry import FORMATS, parse
 from proxy.pure.queue import BoundedSample
+from proxy.resources.background import Progress, give_way
 from proxy.resources.log import place
 from proxy.resources.metrics import Queue
 from proxy.words.errors import Unscored
@@ -94,8 +95,8 @@ class Monitor:
         self._deadline = float("inf")
         self._working: list[_Item] = []
         self._last_lag = (0.0, 0.0)  # when the newest capture was scored, and how late
-        self._progressed: float | None = None  # monotonic, when the last step of scoring ended; None: idle
         self._thread = Thread(target=self._run, name="scoring", daemon=True)
+        self._progress = Progress(self._thread)
         metrics.watch(
             Queue(
                 captures=lambda: float(len(self._queue)),
@@ -148,10 +149,10 @@ class Monitor:
     def stalled_s(self) -> float:
         """Seconds without progress in scoring; 0 while it waits for work or loads the model.
 
-        (A load that hangs would hang again in the next process; /readyz shows it.)
+        Starving on a full machine is slow progress, no stall. (A load that hangs would hang again in the next
+        process; /readyz shows it.)
         """
-        progressed = self._progressed
-        return 0.0 if progressed is None else time.monotonic() - progressed
+        return self._progress.stalled_s
 
     def lag_seconds(self) -> float:
         """How far behind scoring is: the larger of the newest scored capture's lag and the oldest waiting
@@ -167,13 +168,14 @@ class Monitor:
     # The scoring thread.
 
     def _run(self) -> None:
+        give_way()
         while self._wait():
             try:
                 self._cycle()
             except Exception as error:  # noqa: BLE001 - a fault of ours costs one batch, not the monitor
                 self._log.error("the monitor's cycle failed", error=place(error))
             finally:
-                self._progressed = None
+                self._progress.rest()
 
     def _wait(self) -> bool:
         """Wait for something to do; False when it is time to end."""
@@ -212,7 +214,7 @@ class Monitor:
 
     def _score_batch(self, items: list[_Item]) -> None:
         began = time.perf_counter()
-        self._progressed = time.monotonic()
+        self._progress.step()
         parsed = [item for item in items if self._guard(item.capture, partial(self._parse, item))]
         if self._model.state == "ready":
             try:
@@ -272,7 +274,7 @@ class Monitor:
             scores = self._model.score([pair for _, _, pair in part])
             for (item, index, _), score in zip(part, scores, strict=True):
                 item.scores[index] = score
-            self._progressed = time.monotonic()
+            self._progress.step()
 
     def _record(self, item: _Item, index: int) -> None:
         exchange, names = item.exchanges[index]

@@ -52,6 +52,20 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
     assert result.stderr == f"refusal-proxy: cannot listen on {address}: Address already in use\n"
 
 
+def test_a_temporary_folder_with_too_long_a_name_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    result = run(
+        "serve", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"
+    )
+    assert result.returncode == 2
+    assert "see TMPDIR" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_check_config_says_ok_and_names_the_routes(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('[[routes]]\nname = "a"\nupstream = "https://api.test"\n')

@@ -61,6 +61,8 @@ def parse(capture: Capture, *, inflated_limit: int = DEFAULT_LIMIT) -> list[Exch
     form = FORMATS.get(capture.format)
     if form is None:
         raise Unscored("not_a_conversation", "no format of this name")
+    if capture.request.total == 0 and capture.status >= 400:
+        raise _no_answer(capture)  # of the proxy's own making: the request has not even been read
     asked = _asked(form, capture, inflated_limit)
     if not 200 <= capture.status < 300:
         return _refused_by_status(form, capture, asked, inflated_limit)
@@ -135,8 +137,8 @@ def _read_whole(form: Format, capture: Capture, asked: Asked, body: Body) -> lis
 
 def _refused_by_status(form: Format, capture: Capture, asked: Asked, limit: int) -> list[Exchange]:
     """An error by HTTP status is nobody's answer, but for a filter's block."""
-    if capture.status < 200 and capture.end != "complete":
-        raise Unscored("truncated", "no response came")
+    if capture.end == "client_gone" and capture.response.total == 0:
+        raise _no_answer(capture)
     reply: Reply = form.reply(asked)
     try:
         body = open_body(capture.response, capture.response_content_encoding, limit)
@@ -144,6 +146,13 @@ def _refused_by_status(form: Format, capture: Capture, asked: Asked, limit: int)
     except Unreadable:
         signal = None
     if signal is None:
-        raise Unscored("upstream_error", f"HTTP status {capture.status}")
+        raise _no_answer(capture)
     reply.fail(signal)
     return reply.exchanges(streamed=False, ended=True)
+
+
+def _no_answer(capture: Capture) -> Unscored:
+    """Why there is none: the client did not wait for one, or somebody answered with an error."""
+    if capture.end == "client_gone":
+        return Unscored("truncated", "the client left before the response")
+    return Unscored("upstream_error", f"HTTP status {capture.status}")
