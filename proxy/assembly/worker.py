@@ -48,6 +48,11 @@ async def _serve(start: dict[str, Any]) -> None:
     def apply(order: dict[str, Any]) -> None:
         changed = WorkerPlan.from_json(order["plan"])
         forwarder.apply(changed)
+        server.adapt(
+            client_keepalive_s=changed.client_keepalive_s,
+            head_bytes=changed.head_bytes,
+            serve_half_closed=changed.serve_half_closed,
+        )
         valve.resize(changed.valve_bytes)
 
     def sweep() -> None:

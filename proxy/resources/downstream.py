@@ -100,6 +100,7 @@ class ClientProtocol(RequestHandler):
         "_left",
         "_newest",
         "_serve_half_closed",
+        "_spill",
         "half_closed",
         "watcher",
     )
@@ -121,6 +122,7 @@ class ClientProtocol(RequestHandler):
         self._bad_request = bad_request
         self._head_limit = head_limit
         self._head_bytes = 0  # of a head that is not complete yet
+        self._spill = 0  # the read before those: its last bytes may have begun that head
         self._newest: StreamReader = EMPTY_PAYLOAD  # the body of the last request that was read
         self._deaf = False
         self._left: asyncio.Event | None = None
@@ -154,7 +156,7 @@ class ClientProtocol(RequestHandler):
         if self._request_count != count:
             self._requests_read(len(data), in_body)
         elif in_body:
-            self._head_bytes = 0
+            self._head_bytes, self._spill = 0, len(data)
         elif not self._upgraded:
             self._head_bytes += len(data)
             if self._head_bytes > self._head_limit:
@@ -166,16 +168,24 @@ class ClientProtocol(RequestHandler):
 
     def _requests_read(self, size: int, in_body: bool) -> None:
         """One or more heads are complete, or what came is none."""
-        message, payload = self._messages[-1]
-        if isinstance(message, _ErrInfo):
+        if isinstance(self._messages[-1][0], _ErrInfo):
             self._deaf = True
             if in_body:
                 self._newest.set_exception(RequestPayloadError("the body's framing is broken"))
-        elif self._head_bytes + size > self._head_limit and _size(message) > self._head_limit:
-            self._deaf = True
-            self._messages[-1] = (_too_large(self._head_limit), EMPTY_PAYLOAD)
-        self._newest = payload
-        self._head_bytes = 0
+        elif self._spill + self._head_bytes + size > self._head_limit:
+            self._measure()
+        self._newest = self._messages[-1][1]
+        self._head_bytes, self._spill = 0, size
+
+    def _measure(self) -> None:
+        """Many bytes were read, perhaps of one head: look at each, and read on no further than a large one."""
+        for position, (message, _) in enumerate(self._messages):
+            if not isinstance(message, _ErrInfo) and _size(message) > self._head_limit:
+                while len(self._messages) > position:
+                    self._messages.pop()
+                self._messages.append((_too_large(self._head_limit), EMPTY_PAYLOAD))
+                self._deaf = True
+                return
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -265,15 +275,25 @@ class DataServer(web.Server):
             request_factory=Incoming,  # type: ignore[arg-type]
             logger=_SILENT,
             access_log=None,
-            keepalive_timeout=client_keepalive_s,
             auto_decompress=False,
-            max_line_size=head_bytes,
-            max_field_size=head_bytes,
             max_headers=1000,
         )
         self._bad_request = bad_request
+        self.adapt(
+            client_keepalive_s=client_keepalive_s,
+            head_bytes=head_bytes,
+            serve_half_closed=serve_half_closed,
+        )
+
+    def adapt(self, *, client_keepalive_s: float, head_bytes: int, serve_half_closed: bool) -> None:
+        """Take other bounds; connections that are open keep theirs."""
         self._head_bytes = head_bytes
         self.serve_half_closed = serve_half_closed
+        self._kwargs |= {
+            "keepalive_timeout": client_keepalive_s,
+            "max_line_size": head_bytes,
+            "max_field_size": head_bytes,
+        }
 
     def __call__(self) -> RequestHandler:
         return ClientProtocol(

@@ -218,6 +218,22 @@ async def test_sighup_changes_routes_without_dropping_a_stream(serve: Serve, ups
     writer.close()
 
 
+async def test_sighup_changes_limits_and_topics(serve: Serve, upstream: ServeScript) -> None:
+    up = await upstream(answering(ANSWER))
+    proxy = await serve(config=_route("r", up.url))
+    wide = post(CHAT, REQUEST, "X-Wide: " + "x" * 3000)
+    assert (await exchange(proxy.data_port, wide)).status == 200
+    narrow = "[limits]\nhead_bytes = 2048\nrequest_copy_bytes = 10\n"
+    proxy.config_path.write_text(_route("r", up.url) + narrow)
+    proxy.process.send_signal(signal.SIGHUP)
+    await proxy.logged("configuration reloaded")
+    async with asyncio.timeout(10):
+        while (await exchange(proxy.data_port, wide)).status != 431:
+            await asyncio.sleep(0.05)
+    assert (await exchange(proxy.data_port, post(CHAT, REQUEST))).status == 200
+    await proxy.until_value("refusal_unscored_total", {"cause": "truncated"})
+
+
 async def test_a_broken_configuration_is_not_taken_on_sighup(serve: Serve, upstream: ServeScript) -> None:
     up = await upstream(answering(ANSWER))
     proxy = await serve(config=_route("kept", up.url))
