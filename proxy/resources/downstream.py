@@ -170,7 +170,7 @@ class ClientProtocol(RequestHandler):
         """One or more heads are complete, or what came is none."""
         if isinstance(self._messages[-1][0], _ErrInfo):
             self._deaf = True
-            if in_body:
+            if in_body and not self._newest.is_eof():
                 self._newest.set_exception(RequestPayloadError("the body's framing is broken"))
         elif self._spill + self._head_bytes + size > self._head_limit:
             self._measure()
@@ -178,7 +178,7 @@ class ClientProtocol(RequestHandler):
         self._head_bytes, self._spill = 0, size
 
     def _measure(self) -> None:
-        """Many bytes were read, perhaps of one head: look at each, and read on no further than a large one."""
+        """Many bytes were read, perhaps of one head: look at each, and stop at the first that is too large."""
         for position, (message, _) in enumerate(self._messages):
             if not isinstance(message, _ErrInfo) and _size(message) > self._head_limit:
                 while len(self._messages) > position:

@@ -63,6 +63,20 @@ async def test_a_head_is_bounded_as_a_whole(size: int) -> None:
         assert at.tally.requests[("none", "other", 431)] == 2
 
 
+async def test_garbage_behind_a_whole_body_does_not_spoil_it() -> None:
+    async with scripted(answering(OK)) as up, inline(up.url) as at:
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
+        request = post("/x", b"0123456789", close=False)
+        writer.write(request[:-5])
+        await at.until(lambda: up.lines)
+        writer.write(request[-5:] + b"\x00garbage\r\n\r\n")
+        assert (await asyncio.wait_for(read_response(reader), 5)).endswith(b"\r\n\r\n{}")
+        assert (await asyncio.wait_for(read_response(reader), 5)).startswith(b"HTTP/1.1 400 ")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        assert up.lines[0].bodies == [b"0123456789"]
+
+
 async def test_a_refused_client_that_goes_on_sending_still_gets_its_answer() -> None:
     async with scripted(answering(OK)) as up, inline(up.url, head_bytes=1024) as at:
         for _ in range(20):
