@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from classifiers import runtime
+from proxy.words import verdict
+
 ROOT = Path(__file__).parents[1]
 FLOORS = ("words", "pure", "resources", "flows", "assembly")
 # What a worker must never carry: the classifier and what it needs, and the configuration's machinery.
@@ -96,3 +99,10 @@ def _runtime_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
     return names
+
+
+def test_the_classifiers_words_are_the_proxys() -> None:
+    """Two lists on purpose (neither imports the other), one meaning."""
+    assert runtime.TOPICS == verdict.TOPICS
+    assert runtime.OUTCOMES == verdict.OUTCOMES[:3]
+    assert runtime.PROMPT_CLASSES == verdict.PROMPT_CLASSES
