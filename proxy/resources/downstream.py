@@ -178,7 +178,7 @@ class ClientProtocol(RequestHandler):
         self._head_bytes, self._spill = 0, size
 
     def _measure(self) -> None:
-        """Many bytes were read, perhaps of one head: look at each, and stop at the first that is too large."""
+        """Many bytes were read, perhaps of one head: look at each, stop at the first that is too large."""
         for position, (message, _) in enumerate(self._messages):
             if not isinstance(message, _ErrInfo) and _size(message) > self._head_limit:
                 while len(self._messages) > position:
