@@ -104,5 +104,5 @@ def _runtime_imports(path: Path) -> set[str]:
 def test_the_classifiers_words_are_the_proxys() -> None:
     """Two lists on purpose (neither imports the other), one meaning."""
     assert runtime.TOPICS == verdict.TOPICS
-    assert runtime.OUTCOMES == verdict.OUTCOMES[:3]
+    assert verdict.OUTCOMES[:3] == runtime.OUTCOMES
     assert runtime.PROMPT_CLASSES == verdict.PROMPT_CLASSES
