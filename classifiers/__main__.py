@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
             case "train":
                 from classifiers.train import Plan, train  # noqa: PLC0415 - imports torch
 
-                train(options.work, Plan(options.seed, options.layers, options.epochs), console)
+                plan = Plan(options.seed, options.layers, options.epochs, start=options.start)
+                train(options.work, plan, console)
             case "export":
                 from classifiers.export import export  # noqa: PLC0415 - imports torch
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layers", type=int, default=3, choices=range(1, 7), help="encoder layers (train)")
     parser.add_argument("--epochs", type=float, default=3.0, help="passes over the pairs (train)")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint, at half the rate (train)")
     return parser
 
 

@@ -40,8 +40,12 @@ def prepare(data: Path, work: Path, seed: int, console: Console) -> Path:
 
 
 def own_rows(path: Path) -> Iterator[Row]:
-    """Yield the project's own exchanges. A fifth is test, a tenth validation, by the hash of the id."""
+    """Yield the project's own exchanges. A fifth is test, a tenth validation, by the hash of the id.
+
+    Some prompts come twice, refused and answered; the first one's split holds for its whole family.
+    """
     content = path.read_bytes() if path.is_file() else None
+    splits: dict[str, str] = {}
     for entry in read_json_lines(content, path):
         yield Row(
             id=entry["id"],
@@ -53,7 +57,7 @@ def own_rows(path: Path) -> Iterator[Row]:
             topic=entry["topic"],
             labelled_by=entry["labelled_by"],
             weight=OWN_WEIGHT,
-            split=split_of(entry["id"], test=0.2, validation=0.1),
+            split=splits.setdefault(family(entry["prompt"]), split_of(entry["id"], test=0.2, validation=0.1)),
         )
 
 

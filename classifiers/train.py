@@ -14,7 +14,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch.nn import functional
 from classifiers.labels import HEADS
 from classifiers.model import Network, base_folder, pretrained
 from classifiers.reader import Lengths, Reader, Reading, pad
-from classifiers.rows import Row, read_rows
+from classifiers.rows import DataError, Row, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ class Plan:
     layers: int = 3
     epochs: float = 3.0
     threads: int = 2
+    start: Path | None = None  # go on from this checkpoint's weights, at half the rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,11 @@ def train(work: Path, plan: Plan, console: Console) -> Path:
     console.print(f"{len(pairs)} pairs, {len(prompts)} prompts, {steps} steps")
 
     network = pretrained(plan.layers)
+    if plan.start:
+        network.load_state_dict(_started(plan.start)["network"])
     for frozen in (network.words, network.places):
         frozen.weight.requires_grad_(False)  # the word table stays MiniLM's
-    optimizer = torch.optim.AdamW(_groups(network), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(_groups(network, 0.5 if plan.start else 1.0), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     path = work / "checkpoint.pt"
     start = _resume(path, plan, steps, network, optimizer, schedule)
@@ -185,12 +188,12 @@ def _weighted(logits: Tensor, batch: list[Example], head: int) -> Tensor:
     return (each * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def _groups(network: Network) -> list[dict[str, object]]:
+def _groups(network: Network, scale: float) -> list[dict[str, object]]:
     encoder = ("words", "places", "types", "norm.", "layers")
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     return [
-        {"params": [p for name, p in named if name.startswith(encoder)], "lr": RATE},
-        {"params": [p for name, p in named if not name.startswith(encoder)], "lr": HEAD_RATE},
+        {"params": [p for name, p in named if name.startswith(encoder)], "lr": scale * RATE},
+        {"params": [p for name, p in named if not name.startswith(encoder)], "lr": scale * HEAD_RATE},
     ]
 
 
@@ -206,8 +209,20 @@ def _save(path: Path, plan: Plan, steps: int, step: int, network: Network, *stat
     path.with_suffix(".tmp").replace(path)
 
 
-def _plan(plan: Plan) -> dict[str, float]:
-    return {"seed": plan.seed, "layers": plan.layers, "epochs": plan.epochs}
+def _plan(plan: Plan) -> dict[str, Any]:
+    """Return what decides the weights, as stored in checkpoints and shown in the bundle."""
+    stored: dict[str, Any] = {"seed": plan.seed, "layers": plan.layers, "epochs": plan.epochs}
+    if plan.start:
+        before = _started(plan.start)
+        stored["started_from"] = {**before["plan"], "steps": before["step"]}
+    return stored
+
+
+def _started(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing; --start names an earlier checkpoint")
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
 
 
 def _resume(path: Path, plan: Plan, steps: int, network: Network, *states: object) -> int:

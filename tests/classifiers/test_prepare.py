@@ -13,7 +13,7 @@ from rich.console import Console
 from classifiers import sources
 from classifiers.labels import OUTCOMES, PROMPT_CLASSES, TOPICS
 from classifiers.prepare import OWN, own_rows, prepare
-from classifiers.rows import DataError, read_json_lines, read_rows
+from classifiers.rows import DataError, family, read_json_lines, read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +135,14 @@ def test_our_own_exchanges_are_sound_and_cover_every_topic_and_class() -> None:
 def test_our_own_harmful_prompts_are_never_answered() -> None:
     harmful = [row for row in own_rows(OWN) if row.prompt_class == "harmful"]
     assert {row.outcome for row in harmful} == {"full_refusal", None}
+
+
+def test_a_prompt_that_we_wrote_twice_lies_in_one_split() -> None:
+    splits: dict[str, set[str]] = {}
+    for row in own_rows(OWN):
+        splits.setdefault(family(row.prompt), set()).add(row.split)
+    assert len(splits) < len(list(own_rows(OWN)))
+    assert all(len(found) == 1 for found in splits.values())
 
 
 def test_a_fifth_of_our_own_rows_is_held_out() -> None:
