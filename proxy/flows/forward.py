@@ -28,7 +28,7 @@ from proxy.pure.routing import Routes, origin_form, upstream_target
 from proxy.pure.tally import NO_ROUTE, Tally
 from proxy.pure.tee import Budget, Tee
 from proxy.resources.downstream import ClientProtocol, Incoming, Sent, local_response
-from proxy.resources.pool import Pool
+from proxy.resources.pool import Pool, PoolBounds
 from proxy.resources.upstream import Connection, UpstreamError
 from proxy.words.exchange import Capture
 from proxy.words.plan import RoutePlan, WorkerPlan
@@ -69,14 +69,14 @@ class Forwarder:
         self.plan = plan
         self._routes = Routes(plan.routes)
         self._budget.limit = plan.copies_bytes
+        bounds = PoolBounds(plan.connect_s, plan.upstream_keepalive_s, plan.head_bytes)
         before, self._pools = self._pools, {}
         for route in plan.routes:
-            pool = self._pools[route] = before.pop(route) if route in before else Pool(route)
-            pool.adapt(
-                connect_s=plan.connect_s,
-                keepalive_s=plan.upstream_keepalive_s,
-                head_bytes=plan.head_bytes,
-            )
+            if route in before:
+                self._pools[route] = before.pop(route)
+                self._pools[route].adapt(bounds)
+            else:
+                self._pools[route] = Pool(route, bounds)
         for pool in before.values():
             pool.close()
 

@@ -10,45 +10,51 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from typing import NamedTuple
 
 from proxy.resources.upstream import Connection, UpstreamError
 from proxy.words.plan import RoutePlan
 
 
+class PoolBounds(NamedTuple):
+    """Seconds to connect, seconds that an idle connection is kept, bytes of a response's head."""
+
+    connect_s: float = 10.0
+    keepalive_s: float = 4.0
+    head_bytes: int = 64 << 10
+
+
+_DEFAULT = PoolBounds()
+
+
 class Pool:
     """Keep-alive connections to one upstream. No limit on open ones: the upstream's is the only limit."""
 
-    def __init__(
-        self,
-        route: RoutePlan,
-        *,
-        connect_s: float = 10.0,
-        keepalive_s: float = 4.0,
-        head_bytes: int = 64 << 10,
-    ) -> None:
+    def __init__(self, route: RoutePlan, bounds: PoolBounds = _DEFAULT) -> None:
         self._route = route
-        self._connect_s = connect_s
-        self._keepalive_s = keepalive_s
         self._idle: deque[Connection] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self.adapt(bounds)
+
+    def _trust(self) -> None:
+        """Read the authorities to trust; the file may have been renewed under the same name."""
         self._tls: ssl.SSLContext | None = None
         self._tls_fault = ""
         try:
-            self._tls = _tls(route)
+            self._tls = _tls(self._route)
         except OSError as error:  # a CA file that is none: this route's requests fail, the others go on
             self._tls_fault = type(error).__name__
-        self._loop = asyncio.get_running_loop()
-        self.head_bytes = head_bytes
-        self._closed = False
 
-    def adapt(self, *, connect_s: float, keepalive_s: float, head_bytes: int) -> None:
-        """Take new limits; the connections stay."""
-        self._connect_s = connect_s
-        self._keepalive_s = keepalive_s
-        self.head_bytes = head_bytes
+    def adapt(self, bounds: PoolBounds) -> None:
+        """Take new bounds and read the authorities again; the connections stay."""
+        self._bounds = bounds
+        self.head_bytes = bounds.head_bytes
+        self._trust()
 
     def get(self) -> Connection | None:
         """A live idle connection, the most recently used first, or None."""
-        oldest = self._loop.time() - self._keepalive_s
+        oldest = self._loop.time() - self._bounds.keepalive_s
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_since >= oldest and connection.usable():
@@ -69,7 +75,7 @@ class Pool:
 
     def sweep(self) -> None:
         """Close what has been idle for too long; called about once a second."""
-        oldest = self._loop.time() - self._keepalive_s
+        oldest = self._loop.time() - self._bounds.keepalive_s
         while self._idle and self._idle[0].idle_since < oldest:
             self._idle.popleft().transport.abort()
 
@@ -84,7 +90,7 @@ class Pool:
         if self._tls_fault:
             raise UpstreamError("tls", self._tls_fault)
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(self._bounds.connect_s):
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self._loop, self),
                     route.host,
@@ -93,7 +99,7 @@ class Pool:
                     server_hostname=route.host if self._tls else None,
                 )
         except TimeoutError:
-            raise UpstreamError("connect_timeout", f"{self._connect_s:g} s") from None
+            raise UpstreamError("connect_timeout", f"{self._bounds.connect_s:g} s") from None
         except (OSError, UnicodeError) as error:
             raise _translate(error) from None
         return connection
