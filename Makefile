@@ -6,12 +6,12 @@ PY = $(VENV)/bin/python
 DEPS = $(VENV)/.ready
 TRAIN = .venv-train/.ready
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile
-.PHONY: demo test test-all lint types bench train clean help
+.PHONY: demo test test-all test-train lint types bench train clean help
 
 help:
 	@echo "make demo      the real proxy in front of a bundled chatbot, with traffic and a live table"
 	@echo "make test      linters, types and tests"
-	@echo "make test-all  also the slow proofs"
+	@echo "make test-all  also trains a tiny classifier end to end (installs torch)"
 	@echo "make bench     the benchmark against a bare aiohttp proxy (needs a C compiler, Linux)"
 	@echo "make train     train and export the classifier bundle anew (needs ../shared/data)"
 
@@ -41,11 +41,12 @@ types: $(DEPS)
 	$(VENV)/bin/mypy
 
 test: lint types
-	$(PYTEST) -m "not slow and not train"
-
-# Also the slow proofs, and the training pipeline with torch, in an environment of its own.
-test-all: lint types $(TRAIN)
 	$(PYTEST) -m "not train"
+
+# Also the training pipeline, with torch, in an environment of its own.
+test-all: test test-train
+
+test-train: $(TRAIN)
 	.venv-train/bin/python -m pytest -m train tests/classifiers
 
 bench: $(DEPS)
