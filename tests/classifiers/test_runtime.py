@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ from classifiers.runtime import Classifier as _Classifier
 if TYPE_CHECKING:
     from classifiers.runtime import Classifier
 
+ROOT = Path(__file__).parents[2]
 NASTY = {
     "empty": "",
     "blanks": " \n\t ",
@@ -150,3 +153,16 @@ def test_the_version_names_the_bundle(classifier: Classifier) -> None:
     assert classifier.version
     assert classifier.topics == TOPICS
     assert isinstance(classifier, _Classifier)
+
+
+def test_the_model_tells_nobody_that_it_runs(tmp_path: Path) -> None:
+    """onnxruntime's telemetry client leaves a `.ses` file in the temporary folder where it is on."""
+    script = (
+        "from classifiers.runtime import DEFAULT_BUNDLE, Classifier; "
+        "print(Classifier.load(DEFAULT_BUNDLE).score([('a', 'b')])[0].outcome_label)"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ORT_")}
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env={**environment, "TMPDIR": str(tmp_path)}, cwd=ROOT
+    )
+    assert list(tmp_path.iterdir()) == []
