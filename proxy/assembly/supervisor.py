@@ -177,6 +177,7 @@ class Supervisor:
             )
         else:
             everyone.cancel()
+            await asyncio.gather(everyone, return_exceptions=True)
             if not self._stopping.is_set():
                 self._log.error("workers did not become ready", seconds=_START_S)
                 self._status = 1
@@ -209,6 +210,8 @@ class Supervisor:
         except OSError as error:  # no memory, no process ids: later, perhaps
             return error.strerror or type(error).__name__
         assert child.process is not None
+        if self._stopping.is_set():  # the order to stop went out while this one was being started
+            self._order(child, {"order": "stop"})
         code = await child.process.wait()
         child.ready.clear()
         for task in child.tasks:
