@@ -231,6 +231,7 @@ class Monitor:
 
     def _guard(self, capture: Capture, step: Callable[[], None]) -> bool:
         """The one boundary around a capture: what goes wrong inside is counted and ends here."""
+        self._progress.step()  # a capture made to be slow takes seconds, a batch of them more than `hung_s`
         try:
             step()
         except Unscored as unscored:

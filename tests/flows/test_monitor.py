@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from proxy.flows.monitor import capture_size
 from proxy.resources.model import Model
-from proxy.words.exchange import Capture
+from proxy.words.exchange import Capture, Exchange
 from tests.flows.captures import (
     NOW,
     WAIT_S,
@@ -311,6 +311,24 @@ async def test_stopping_is_bounded_in_time_and_counts_what_it_could_not_score() 
     gate.set()
     house.recorded.wait(6)
     assert house.value(EXCHANGES) == 1
+
+
+async def test_slow_captures_of_one_batch_are_progress_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile body can cost seconds; a batch of them must not look like a hang and cost the monitor."""
+    stalled = []
+
+    def slow(*_: object, **__: object) -> list[Exchange]:
+        stalled.append(house.monitor.stalled_s)
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        return []
+
+    monkeypatch.setattr("proxy.flows.monitor.parse", slow)
+    house = House()
+    await house.score(*(capture(id=f"c{i}") for i in range(8)))
+    assert len(stalled) == 8
+    assert max(stalled) < 0.05
 
 
 async def test_stopping_before_anything_came_is_quick_and_quiet() -> None:
