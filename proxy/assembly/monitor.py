@@ -40,7 +40,7 @@ class _Process:
         self._metrics = Metrics(CollectorRegistry(), self.config, self._log, __version__)
         self._model = Model(self._log)
         self._valve = ValveServer(
-            frame_limit=_frame_limit(self.config),
+            body_bytes=_body_bytes(self.config),
             captured=self._captured,
             counted=self._metrics.workers.update,
             left=self._metrics.workers.forget,
@@ -91,11 +91,11 @@ class _Process:
 
     def _apply(self, order: dict[str, Any]) -> None:
         self.config = load(None, order["config"])
-        self._valve.frame_limit = _frame_limit(self.config)
+        self._valve.admit(_body_bytes(self.config))
         self._monitor.reload(self.config)
 
 
-def _frame_limit(config: Config) -> int:
+def _body_bytes(config: Config) -> int:
     return config.limits.request_copy_bytes + config.limits.response_copy_bytes
 
 

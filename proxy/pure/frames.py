@@ -25,6 +25,10 @@ STATS: Final = 3
 _PREFIX = struct.Struct(">IBI")
 _RECEIPT = struct.Struct(">QQQ")
 _BODIES = 4  # request head and tail, response head and tail
+_PATH_CHARS: Final = 2048
+_TYPE_CHARS: Final = 512
+# Of JSON's head of a capture at most: each character can take six (an escaped control character).
+HEAD_BYTES: Final = 6 * (_PATH_CHARS + 3 * _TYPE_CHARS) + 4096
 
 
 class BadFrame(Exception):  # noqa: N818 - named for what it is
@@ -38,18 +42,22 @@ def frame(kind: int, head: dict[str, Any], *bodies: bytes) -> bytes:
 
 
 def capture_frame(capture: Capture) -> bytes:
+    """A capture's frame; its head is under `HEAD_BYTES`, whatever client and upstream wrote.
+
+    Of a path the end is kept, where formats name their models; of a content type the beginning.
+    """
     request, response = capture.request, capture.response
     head = {
         "id": capture.id,
         "route": capture.route,
         "format": capture.format,
-        "path": capture.path,
+        "path": capture.path[-_PATH_CHARS:],
         "status": capture.status,
         "origin": capture.origin,
         "end": capture.end,
-        "request_content_encoding": capture.request_content_encoding,
-        "response_content_type": capture.response_content_type,
-        "response_content_encoding": capture.response_content_encoding,
+        "request_content_encoding": capture.request_content_encoding[:_TYPE_CHARS],
+        "response_content_type": capture.response_content_type[:_TYPE_CHARS],
+        "response_content_encoding": capture.response_content_encoding[:_TYPE_CHARS],
         "finished_at": capture.finished_at,
         "duration_s": capture.duration_s,
         "first_byte_s": capture.first_byte_s,
@@ -94,11 +102,11 @@ class Receipt(NamedTuple):
 class FrameReader:
     """Splits a byte stream into frames; `limit` bounds one frame, in bytes."""
 
-    __slots__ = ("_buffer", "_limit")
+    __slots__ = ("_buffer", "limit")
 
     def __init__(self, limit: int) -> None:
         self._buffer = bytearray()
-        self._limit = limit
+        self.limit = limit
 
     def feed(self, data: bytes) -> Iterator[tuple[int, dict[str, Any], memoryview]]:
         """Yields (kind, head, bodies); the view is valid until the next step. Raises BadFrame."""
@@ -107,7 +115,7 @@ class FrameReader:
         try:
             while len(self._buffer) - position >= _PREFIX.size:
                 length, kind, head_length = _PREFIX.unpack_from(self._buffer, position)
-                if length > self._limit or head_length > length - 5:
+                if length > self.limit or head_length > length - 5:
                     raise BadFrame(f"a frame of {length} bytes")
                 end = position + 4 + length
                 if len(self._buffer) < end:

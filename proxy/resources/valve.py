@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 
 from proxy.pure.frames import (
     CAPTURE,
+    HEAD_BYTES,
     HELLO,
     STATS,
     BadFrame,
@@ -38,8 +39,8 @@ from proxy.words.exchange import Capture
 _BATCH_BYTES: Final = 256 << 10
 _FLUSH_AFTER_S: Final = 0.005
 _RECONNECT_S: Final = 0.25
+_COUNTERS_BYTES: Final = 1 << 20  # a worker's counters in one frame, with hundreds of routes
 _SNAPSHOTS: Final = 64  # without a receipt; a monitor silent for so long is replaced long before
-_HEAD_BYTES: Final = 64 << 10  # the JSON head of a frame; paths are bounded by the request's head
 
 
 class ValveClient(asyncio.Protocol):
@@ -177,18 +178,18 @@ class ValveClient(asyncio.Protocol):
 
 
 class ValveServer:
-    """The monitor's end: any number of workers."""
+    """The monitor's end: any number of workers. `body_bytes` is what the bodies of one capture may hold."""
 
     def __init__(
         self,
         *,
-        frame_limit: int,
+        body_bytes: int,
         captured: Callable[[Capture, object], None],
         counted: Callable[[str, dict[str, Any]], None],
         left: Callable[[str], None],
         bad_frame: Callable[[str], None],
     ) -> None:
-        self.frame_limit = frame_limit + _HEAD_BYTES
+        self.frame_limit = 0
         self.captured = captured
         self.counted = counted
         self.left = left
@@ -196,6 +197,16 @@ class ValveServer:
         self.workers: set[_WorkerLine] = set()
         self.life = int.from_bytes(os.urandom(8))
         self._loop = asyncio.get_running_loop()
+        self.admit(body_bytes)
+
+    def admit(self, body_bytes: int) -> None:
+        """Take captures with bodies of so many bytes, on open connections, too.
+
+        Never fewer than before: when a limit is lowered, larger captures are still under way.
+        """
+        self.frame_limit = max(self.frame_limit, body_bytes + HEAD_BYTES, _COUNTERS_BYTES)
+        for line in self.workers:
+            line.reader.limit = self.frame_limit
 
     def line(self) -> asyncio.Protocol:
         """The protocol factory for `loop.create_unix_server`."""
@@ -224,7 +235,7 @@ class _WorkerLine(asyncio.Protocol):
 
     def __init__(self, server: ValveServer) -> None:
         self._server = server
-        self._reader = FrameReader(server.frame_limit)
+        self.reader = FrameReader(server.frame_limit)
         self._transport: asyncio.Transport | None = None
         self._worker = ""
         self._snapshots = 0
@@ -241,7 +252,7 @@ class _WorkerLine(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for kind, head, bodies in self._reader.feed(data):
+            for kind, head, bodies in self.reader.feed(data):
                 if kind == CAPTURE:
                     self._server.captured(capture_from(head, bodies), self)
                 elif kind == STATS:

@@ -234,6 +234,30 @@ async def test_sighup_changes_limits_and_topics(serve: Serve, upstream: ServeScr
     await proxy.until_value("refusal_unscored_total", {"cause": "truncated"})
 
 
+async def test_larger_copies_and_long_heads_cost_no_capture_after_a_sighup(
+    serve: Serve, upstream: ServeScript
+) -> None:
+    """Neither on the connection that was open then nor on one opened since."""
+    up = await upstream(answering(ANSWER))
+    proxy = await serve(config=_route("r", up.url))
+    changed = "[limits]\nrequest_copy_bytes = 2000000\nhead_bytes = 58000\n"
+    proxy.config_path.write_text(_route("r", up.url) + changed)
+    proxy.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):  # until the worker has it
+        while (await exchange(proxy.data_port, post("/x", b"", "X-Wide: " + "x" * 60_000))).status != 431:
+            await asyncio.sleep(0.05)
+    big = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 1_900_000}]})
+    path = "/" + '"' * 50_000 + CHAT
+    (worker,) = proxy.children("worker")
+    for count in (1, 2):
+        assert (await exchange(proxy.data_port, post(path, big))).status == 200
+        await proxy.until_value("refusal_exchanges_total", REFUSED, count)
+        if count == 1:
+            os.kill(worker, signal.SIGKILL)
+    assert proxy.value("refusal_captures_dropped_total") == 0
+    assert not any(event["event"] == "a worker sent a bad frame" for event in proxy.events())
+
+
 async def test_a_broken_configuration_is_not_taken_on_sighup(serve: Serve, upstream: ServeScript) -> None:
     up = await upstream(answering(ANSWER))
     proxy = await serve(config=_route("kept", up.url))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.pure.frames import (
     CAPTURE,
+    HEAD_BYTES,
     HELLO,
     STATS,
     BadFrame,
@@ -102,6 +103,21 @@ values = st.recursive(
 def test_any_head_is_a_capture_or_a_bad_frame(head: dict[str, object], bodies: bytes) -> None:
     with suppress(BadFrame):
         capture_from(dict(head), memoryview(bodies))
+
+
+@pytest.mark.parametrize("letter", ['"', "\t", "\x01", "é", "�", "a"])
+def test_a_frame_is_little_larger_than_its_bodies_whatever_the_head_of_a_request_held(letter: str) -> None:
+    """Or a long path would make a frame over the limit, and cost the connection and all that was on it."""
+    long = letter * 65_536
+    packed = capture_frame(
+        Capture(
+            "c" * 24, "r" * 40, "openai_completions", long + "/v1/chat/completions", 200, "baseline",
+            "upstream_silent", long, long, long, 1e10, 1e6, 1e6,
+        )
+    )  # fmt: skip
+    assert len(packed) <= HEAD_BYTES
+    (path,) = (capture_from(head, bodies).path for _, head, bodies in FrameReader(HEAD_BYTES).feed(packed))
+    assert path.endswith(letter + "/v1/chat/completions")
 
 
 def test_negative_sizes_are_refused() -> None:

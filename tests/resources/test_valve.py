@@ -32,9 +32,9 @@ class MonitorEnd:
         self.valve: ValveServer
         self.server: asyncio.AbstractServer
 
-    async def start(self, frame_limit: int = 1 << 20) -> None:
+    async def start(self, body_bytes: int = 1 << 20) -> None:
         self.valve = ValveServer(
-            frame_limit=frame_limit,
+            body_bytes=body_bytes,
             captured=self._captured,
             counted=lambda worker, snapshot: self.snapshots.append((worker, snapshot)),
             left=self.left.append,
@@ -242,7 +242,7 @@ async def test_a_worker_that_reconnects_to_the_same_monitor_goes_on_counting(tmp
 
 async def test_bytes_that_are_no_frame_end_that_connection_only(tmp_path: Path) -> None:
     monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
-    await monitor.start(frame_limit=10_000)
+    await monitor.start(body_bytes=10_000)
     valve = client(monitor.path, tally)
     valve.start(lambda: tally.snapshot([]))
     await until(lambda: valve.connected)
@@ -252,7 +252,7 @@ async def test_bytes_that_are_no_frame_end_that_connection_only(tmp_path: Path) 
         frame(CAPTURE, {"id": 1}),
         frame(CAPTURE, {"sizes": [9], "totals": []}),
     ]
-    garbage.append(capture_frame(capture("x", 200_000)))  # well-formed, but over the limit
+    garbage.append(capture_frame(capture("x", 2_000_000)))  # well-formed, but over the limit
     for number, text in enumerate(garbage, 1):
         reader, writer = await asyncio.open_unix_connection(str(monitor.path))
         writer.write(text)
@@ -262,5 +262,28 @@ async def test_bytes_that_are_no_frame_end_that_connection_only(tmp_path: Path) 
         writer.close()
     valve.offer(capture("still here"))
     await until(lambda: [one.id for one in monitor.captures] == ["still here"])
+    valve.close()
+    monitor.die()
+
+
+async def test_a_changed_limit_holds_on_open_connections_and_never_shrinks(tmp_path: Path) -> None:
+    monitor, tally = MonitorEnd(tmp_path / "v"), Tally()
+    await monitor.start(body_bytes=10_000)
+    valve = client(monitor.path, tally, limit=8 << 20)
+    valve.start(lambda: tally.snapshot([]))
+    await until(lambda: len(monitor.snapshots) == 1)
+    monitor.valve.admit(3 << 20)
+    valve.offer(capture("larger than before", 3 << 20))
+    await until(lambda: len(monitor.captures) == 1)
+    monitor.valve.admit(10_000)
+    valve.offer(capture("copied under the old limit", 3 << 20))
+    await until(lambda: len(monitor.captures) == 2)
+    (line,) = monitor.valve.workers
+    assert line._transport is not None
+    line._transport.abort()
+    await until(lambda: len(monitor.snapshots) == 2)
+    valve.offer(capture("on a new connection", 3 << 20))
+    await until(lambda: len(monitor.captures) == 3)
+    assert monitor.bad == []
     valve.close()
     monitor.die()
