@@ -1,8 +1,8 @@
 """The machine under the benchmark: processes on chosen cores, and who used how much of it. Linux only.
 
 CPU comes from the scheduler's own accounting (`schedstat`, nanoseconds), not from ticks. Each started process
-leads a session of its own: so that it can be ended with all that it started, and because with autogroups
-priorities count between sessions only, so that `nice` must be set on the session, too.
+leads a process group, so that it can be ended with all that it started, but stays in our session: with
+autogroups, priorities count only within a session, and the monitor's low one is a part of what is measured.
 """
 
 from __future__ import annotations
@@ -48,18 +48,17 @@ class Processes:
                 stderr=errors,
                 text=True,
                 env={**os.environ, **(environment or {})},
-                start_new_session=True,
+                process_group=0,
             )
         finally:
             os.sched_setaffinity(0, ours)
         self._running.append(process)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, nice)
-            Path(f"/proc/{process.pid}/autogroup").write_text(str(nice))
         return process
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """Ask, ask again (our supervisor takes that for: at once), then end what is left of its session."""
+        """Ask, ask again (our supervisor takes that for: at once), then end what is left of its group."""
         for _ in range(2):
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 process.terminate()
