@@ -7,6 +7,7 @@ number and left out; it makes the exit status 1 and never stops the rest.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -39,7 +40,15 @@ def run(source: str, target: str, bundle: Path | None) -> int:
     model.configure(load(None, {"upstream": "http://offline.invalid", "classifier": classifier}))
     if model.state != "ready":
         raise ConfigError("the classifier could not be loaded, see above")
-    return _Job(model).run(source, target)
+    if "-" not in (source, target) and Path(target).exists() and Path(target).samefile(_existing(source)):
+        raise ConfigError(f"{target} is what is read; give another file to --out")
+    try:
+        return _Job(model).run(source, target)
+    except BrokenPipeError:  # whoever read the verdicts has had enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        raise ConfigError(f"cannot go on with {source} and {target}: {error.strerror}") from None
 
 
 class _Job:

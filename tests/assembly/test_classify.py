@@ -84,3 +84,35 @@ def test_what_cannot_be_opened_is_one_sentence(arguments: tuple[str, ...], sente
     result = classify(*arguments, text="")
     assert result.returncode == 2
     assert sentence in result.stderr
+
+
+def test_a_file_is_never_written_over_itself(tmp_path: Path) -> None:
+    both = tmp_path / "both.jsonl"
+    both.write_text(json.dumps(ROWS[0]) + "\n")
+    result = classify(str(both), "--out", str(tmp_path / "." / "both.jsonl"))
+    assert result.returncode == 2
+    assert result.stderr.endswith("is what is read; give another file to --out\n")
+    assert json.loads(both.read_text()) == ROWS[0]
+
+
+def test_a_reader_that_has_had_enough_is_no_fault_of_ours(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text((json.dumps({**ROWS[0], "note": "n" * 20_000}) + "\n") * 200)
+    command = [sys.executable, "-m", "proxy", "classify", str(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's full disk")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text((json.dumps(ROWS[0]) + "\n") * 40)
+    result = classify(str(source), "--out", "/dev/full")
+    assert result.returncode == 2
+    assert result.stderr.startswith("refusal-proxy: cannot go on with ")
+    assert result.stderr.endswith(": No space left on device\n")
