@@ -278,6 +278,9 @@ class Supervisor:
             self._log.error("configuration not reloaded, the old one stays", reason=str(error))
             return
         fixed = [name for name in ("listen", "admin", "workers") if _differ(self._config, changed, name)]
+        fixed += [
+            f"log.{name}" for name in ("level", "format") if _differ(self._config.log, changed.log, name)
+        ]
         if fixed:
             self._log.warning("these keys need a restart", keys=fixed)
         self._config = changed
@@ -322,7 +325,7 @@ class Supervisor:
             await process.wait()
 
 
-def _differ(old: Config, new: Config, name: str) -> bool:
+def _differ(old: object, new: object, name: str) -> bool:
     return bool(getattr(old, name) != getattr(new, name))
 
 

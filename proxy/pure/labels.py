@@ -51,6 +51,7 @@ class SystemPrompts:
 
     def __init__(self, named: Mapping[str, str] | None = None, limit: int = 50) -> None:
         self._seen: set[str] = set()
+        self._last, self._digest = "", ""
         self.configure(named or {}, limit)
 
     def configure(self, named: Mapping[str, str], limit: int) -> None:
@@ -62,7 +63,9 @@ class SystemPrompts:
         """Return the name or hash of a system prompt, `other`, or `none` without one."""
         if not text:
             return NONE
-        digest = digest_of(text)
+        if text is not self._last:  # the choices of one response share their system prompt
+            self._last, self._digest = text, digest_of(text)
+        digest = self._digest
         if digest in self._names:
             return self._names[digest]
         if digest in self._seen:

@@ -20,6 +20,7 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from proxy.words.errors import ConfigError
@@ -260,8 +261,9 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> C
         return Sources(**(overrides or {}))
     except ValidationError as error:
         raise ConfigError(_sentence(error, path)) from None
-    except ValueError as error:  # an environment variable that is not the JSON its field wants
-        raise ConfigError(f"{error}") from None
+    except SettingsError as error:  # an environment variable that is not the JSON its field wants
+        field = str(error).partition('"')[2].partition('"')[0]
+        raise ConfigError(f"{ENV_PREFIX}{field.upper()}: expected JSON, as for a list or a table") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_a_misspelt_environment_variable_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_an_environment_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUSAL_PROXY_ROUTES", "[{")
-    with pytest.raises(ConfigError, match="routes"):
+    with pytest.raises(ConfigError, match="REFUSAL_PROXY_ROUTES: expected JSON, as for a list or a table"):
         load(None, {})
 
 

@@ -49,6 +49,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     }
 )
 DEFAULT_LIMIT: Final = 4 << 20
+MAX_EVENTS: Final = 50_000  # of one reply: four million bytes can be a million empty ones, which cost seconds
 _MEDIA: Final = ("audio/", "image/", "video/", "multipart/")
 
 
@@ -85,7 +86,9 @@ def read_stream(
     `broken`: it is known that something is missing. Raises as `parse`.
     """
     reply, came = form.reply(asked), False
-    for event in events(framing, pieces):
+    for number, event in enumerate(events(framing, pieces)):
+        if number >= MAX_EVENTS:
+            raise Unscored("truncated", "more events than are read")
         if event is GAP_HERE:
             reply.gap()
         elif event.data.strip() == b"[DONE]":
