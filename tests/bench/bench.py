@@ -5,7 +5,7 @@
 
 The worker has one core to itself; upstream, load, supervisor and monitor share the other. Rounds go peer by
 peer, so that slow drift of the machine touches all. Rates and CPU are medians over rounds, ratios medians of
-the rounds' own ratios, and a p99 is that of the least disturbed round, because a tail has no median. A test
+the rounds' own ratios, differences of p99s likewise. A test
 during which strangers took more than 8 % of a core is run again, and the least disturbed run counts, not the
 best one. docs/benchmark.md says what each row means.
 """
@@ -141,7 +141,7 @@ class Bench:
 
     def _first_byte(self, peer: Peer, figures: Figures) -> None:
         rate = self._options.rate
-        run = self._load(peer, "open", "-c", 64, "-r", rate, "-t", self._seconds, "-w", 0.3, steady=True)
+        run = self._load(peer, "open", "-c", 64, "-r", rate, "-t", 4 * self._seconds, "-w", 0.3, steady=True)
         self._note(figures, "ttfb", run)
         figures["ttfb_p50"], figures["ttfb_p99"] = run["ttfb_us"]["p50"], run["ttfb_us"]["p99"]
 

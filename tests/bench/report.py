@@ -19,7 +19,7 @@ class Row(NamedTuple):
     """One line of the table. `test` names the test whose disturbance counts, "" where it hardly matters.
 
     kind: `rate` (marked ^ where the worker's core was not full), `cost`, or what direct's figure is taken
-    off of: `added median`, `added tail` (the least disturbed round's).
+    off of: `added median`, `added tail`.
     """
 
     label: str
@@ -41,9 +41,9 @@ ROWS: Final = tuple(
         ("CPU µs a paced chunk (100 streams)", "cpu_chunk", 1, 1, "", "cost"),
         ("CPU µs a flat-out chunk", "cpu_flat", 1, 2, "", "cost"),
         ("first byte p50, µs, added to direct", "ttfb_p50", 1, 0, "ttfb", "added median"),
-        ("first byte p99, µs, added to direct", "ttfb_p99", 1, 0, "ttfb", "added tail"),
+        ("first byte p99, µs, added to direct", "ttfb_p99", 1, 0, "ttfb", "added median"),
         ("chunk delay p50, µs, added to direct", "chunk_p50", 1, 0, "paced", "added median"),
-        ("chunk delay p99, µs, added to direct", "chunk_p99", 1, 0, "paced", "added tail"),
+        ("chunk delay p99, µs, added to direct", "chunk_p99", 1, 0, "paced", "added median"),
         ("worker at start, MiB RSS", "rss_start", 1 / 1024, 1, "", "cost"),
         ("worker at start, MiB PSS", "pss_start", 1 / 1024, 1, "", "cost"),
         ("worker with open streams, MiB RSS", "rss_streams", 1 / 1024, 1, "", "cost"),
@@ -54,7 +54,7 @@ ROWS: Final = tuple(
     )
 )
 NOTES: Final = """\
-Medians of the rounds; p99 from the least disturbed round. direct's first-byte and delay rows are absolute.
+Medians of the rounds, p99s too. direct's first-byte and delay rows are absolute.
 By CPU: the ratio of CPU time, what a whole free core would do; neighbours hardly move it.
 ~ strangers took over 10 % of a core in the median round.
 ^ the worker's core was not full: the load side (or a stranger) was the limit, the true figure is higher."""
@@ -71,14 +71,6 @@ RATES: Final = (
 def median(rounds: list[Figures], key: str) -> float | None:
     values = [figures[key] for figures in rounds if figures.get(key) is not None]
     return statistics.median(values) if values else None
-
-
-def least_disturbed(rounds: list[Figures], key: str, test: str) -> float | None:
-    known = [figures for figures in rounds if key in figures]
-    if not known:
-        return None
-    value: float = min(known, key=lambda figures: figures[f"{test}_foreign"])[key]
-    return value
 
 
 def ratio(rounds: Rounds, key: str, above: str = OURS, below: str = BARE) -> float | None:
@@ -114,15 +106,11 @@ def table(rounds: Rounds, facts: Figures) -> str:
 
 
 def _cell(row: Row, name: str, rounds: Rounds) -> str:
-    def figure(figures: list[Figures]) -> float | None:
-        tail = row.kind == "added tail"
-        return least_disturbed(figures, row.key, row.test) if tail else median(figures, row.key)
-
-    value = figure(rounds[name])
+    value = median(rounds[name], row.key)
     if value is None or (name == DIRECT and row.key.startswith("cpu")):
         return "-"
     if row.kind.startswith("added") and name != DIRECT:
-        value -= figure(rounds.get(DIRECT, [])) or 0.0
+        value -= median(rounds.get(DIRECT, []), row.key) or 0.0
     return _number(value * row.scale, row.decimals) + _mark(row, name, rounds[name])
 
 
@@ -130,7 +118,7 @@ def _mark(row: Row, name: str, figures: list[Figures]) -> str:
     if not row.test:
         return ""
     foreign = [one[f"{row.test}_foreign"] for one in figures]
-    noise: float = min(foreign) if row.kind == "added tail" else statistics.median(foreign)
+    noise = statistics.median(foreign)
     full = (median(figures, f"{row.test}_core") or 0.0) >= FULL
     limited = row.kind == "rate" and name != DIRECT and not full
     return "~" * (noise > NOISY) + "^" * limited
@@ -202,8 +190,9 @@ def _mib(rounds: list[Figures], key: str) -> float | None:
 
 
 def _later(ours: list[Figures], bare: list[Figures]) -> float | None:
-    one, other = least_disturbed(ours, "ttfb_p99", "ttfb"), least_disturbed(bare, "ttfb_p99", "ttfb")
-    return None if one is None or other is None else (one - other) / 1000
+    """Milliseconds that our tail is later than bare's: the median of the rounds' own differences."""
+    pairs = [(one["ttfb_p99"], other["ttfb_p99"]) for one, other in zip(ours, bare, strict=False)]
+    return statistics.median(one - other for one, other in pairs) / 1000 if pairs else None
 
 
 def brief(figures: Figures) -> str:
