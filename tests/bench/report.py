@@ -118,7 +118,7 @@ def _mark(row: Row, name: str, figures: list[Figures]) -> str:
     if not row.test:
         return ""
     foreign = [one[f"{row.test}_foreign"] for one in figures]
-    noise = statistics.median(foreign)
+    noise: float = statistics.median(foreign)
     full = (median(figures, f"{row.test}_core") or 0.0) >= FULL
     limited = row.kind == "rate" and name != DIRECT and not full
     return "~" * (noise > NOISY) + "^" * limited
