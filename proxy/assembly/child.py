@@ -25,10 +25,8 @@ class Orders:
 
     def __init__(self, apply: Callable[[dict[str, Any]], None], healthy: Callable[[], bool]) -> None:
         self.stopped = asyncio.Event()
-        self.hurry = False
         self._apply = apply
         self._healthy = healthy
-        self._beat: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     async def listen(self) -> None:
@@ -49,7 +47,7 @@ class Orders:
     def _tick(self) -> None:
         if self._healthy():
             self._write(b".\n")
-        self._beat = self._loop.call_later(HEARTBEAT_S, self._tick)
+        self._loop.call_later(HEARTBEAT_S, self._tick)
 
     @staticmethod
     def _write(text: bytes) -> None:

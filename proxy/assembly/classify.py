@@ -19,7 +19,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.pure.decide import ClassifierState, decide, wants_scores
+from proxy.pure.decide import decide, wants_scores
 from proxy.pure.raw_exchange import exchanges_of
 from proxy.resources.log import configure
 from proxy.resources.model import Model
@@ -86,16 +86,15 @@ class _Job:
                     self._report(number, unscored.detail or "unreadable")
                 else:
                     parsed.append((number, row, unscored))
-            except IndexError:
-                parsed.append((number, row, Unscored("empty")))
         asked = [one for _, _, one in parsed if isinstance(one, Exchange) and wants_scores(one)]
         scores = iter(self._model.score([(one.prompt, one.response) for one in asked]) if asked else ())
-        state: ClassifierState = "ready"
         for _, row, one in parsed:
             try:
                 if isinstance(one, Unscored):
                     raise one
-                verdict = decide(one, next(scores) if wants_scores(one) else None, state, self._model.version)
+                verdict = decide(
+                    one, next(scores) if wants_scores(one) else None, "ready", self._model.version
+                )
                 yield {**row, "verdict": as_json(verdict)}
             except Unscored as unscored:
                 yield {**row, "verdict": None, "unscored": unscored.cause}

@@ -228,7 +228,6 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=child.fds,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},  # onnxruntime's, on by default: promise 4
         )
         # A name of its own for each life: counters of a successor start from zero, and must not look like
         # its predecessor's going backwards.

@@ -171,7 +171,7 @@ class Forwarder:
             message.method.encode("latin-1"),
             upstream_target(relay.route, target).encode("utf-8", "surrogateescape"),
             headers,
-            host=relay.route.authority.encode("latin-1"),
+            host=pool.authority,
             chunked=framing.chunked,
             websocket=websocket,
             extra=extra,

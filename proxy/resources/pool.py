@@ -32,6 +32,7 @@ class Pool:
 
     def __init__(self, route: RoutePlan, bounds: PoolBounds = _DEFAULT) -> None:
         self._route = route
+        self.authority = route.authority.encode("latin-1")  # once, not for every request
         self._idle: deque[Connection] = deque()
         self._loop = asyncio.get_running_loop()
         self._closed = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from proxy.pure.formats import (
     anthropic,
@@ -109,33 +109,30 @@ def _asked(form: Format, capture: Capture, limit: int) -> Asked:
         raise Unscored("truncated", "the request is longer than its copy")
     if body.head.startswith(b"--"):
         raise Unscored("not_a_conversation", "a multipart request")
-    try:
-        request = load(body.head)
-    except Unreadable as error:
-        if capture.end == "complete":
-            raise Unreadable(f"request: {error.detail}") from None
-        raise Unscored("truncated", "the request broke off") from None
-    if not isinstance(request, dict):
-        raise Unreadable("request: no JSON object")
-    return form.asked(request, capture.path)
+    return form.asked(_object("request", body, capture), capture.path)
 
 
 def _read_whole(form: Format, capture: Capture, asked: Asked, body: Body) -> list[Exchange]:
     if body.cut:
         raise Unscored("truncated", "the response is longer than its copy")
-    try:
-        response = load(body.head)
-    except Unreadable as error:
-        if capture.end == "complete":
-            raise Unreadable(f"response: {error.detail}") from None
-        raise Unscored("truncated", "the response broke off") from None
-    if not isinstance(response, dict):
-        raise Unreadable("response: no JSON object")
     reply = form.reply(asked)
-    reply.whole(response)
+    reply.whole(_object("response", body, capture))
     if not reply.choices and not reply.failed and reply.native is None:
         raise Unreadable("response: nothing that its format has")
     return reply.exchanges(streamed=False, ended=capture.end == "complete")
+
+
+def _object(side: str, body: Body, capture: Capture) -> dict[str, Any]:
+    """A whole body as JSON. `side` is `request` or `response`; one that broke off may be anything."""
+    try:
+        value = load(body.head)
+    except Unreadable as error:
+        if capture.end == "complete":
+            raise Unreadable(f"{side}: {error.detail}") from None
+        raise Unscored("truncated", f"the {side} broke off") from None
+    if not isinstance(value, dict):
+        raise Unreadable(f"{side}: no JSON object")
+    return value
 
 
 def _refused_by_status(form: Format, capture: Capture, asked: Asked, limit: int) -> list[Exchange]:
