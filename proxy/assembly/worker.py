@@ -22,7 +22,7 @@ import uvloop
 from proxy.assembly.child import Orders, first_order, leave_signals_to_parent
 from proxy.flows.forward import Forwarder
 from proxy.pure.tally import Tally
-from proxy.resources.downstream import DataServer
+from proxy.resources.downstream import ClientBounds, DataServer
 from proxy.resources.valve import ValveClient
 from proxy.words.plan import WorkerPlan
 
@@ -37,22 +37,12 @@ async def _serve(start: dict[str, Any]) -> None:
     valve = ValveClient(Path(start["valve"]), start["worker"], plan.valve_bytes, tally, Random())  # noqa: S311
     forwarder = Forwarder(plan, tally, valve, _report)
     loop.set_exception_handler(lambda _, context: _report(context.get("exception") or RuntimeError()))
-    server = DataServer(
-        forwarder.handle,
-        client_keepalive_s=plan.client_keepalive_s,
-        head_bytes=plan.head_bytes,
-        serve_half_closed=plan.serve_half_closed,
-        bad_request=forwarder.refused,
-    )
+    server = DataServer(forwarder.handle, ClientBounds.of(plan), forwarder.refused)
 
     def apply(order: dict[str, Any]) -> None:
         changed = WorkerPlan.from_json(order["plan"])
         forwarder.apply(changed)
-        server.adapt(
-            client_keepalive_s=changed.client_keepalive_s,
-            head_bytes=changed.head_bytes,
-            serve_half_closed=changed.serve_half_closed,
-        )
+        server.adapt(ClientBounds.of(changed))
         valve.resize(changed.valve_bytes)
 
     def sweep() -> None:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -25,6 +25,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from proxy.pure.headers import response_head
+from proxy.words.plan import WorkerPlan
 
 _SILENT = logging.getLogger("proxy.downstream.aiohttp")
 _SILENT.addHandler(logging.NullHandler())
@@ -258,16 +259,25 @@ def _too_large(limit: int) -> _ErrInfo:
     return _ErrInfo(status=431, exc=LineTooLong(b"", limit), message="")
 
 
+class ClientBounds(NamedTuple):
+    """Seconds that an idle client is kept, bytes of a request's head, whether half-closed ones are served."""
+
+    keepalive_s: float
+    head_bytes: int
+    serve_half_closed: bool
+
+    @classmethod
+    def of(cls, plan: WorkerPlan) -> Self:
+        return cls(plan.client_keepalive_s, plan.head_bytes, plan.serve_half_closed)
+
+
 class DataServer(web.Server):
     """The protocol factory for `loop.create_server`."""
 
     def __init__(
         self,
         handler: Callable[[Incoming], Awaitable[Sent]],
-        *,
-        client_keepalive_s: float,
-        head_bytes: int,
-        serve_half_closed: bool,
+        bounds: ClientBounds,
         bad_request: Callable[[int, BaseException | None], None],
     ) -> None:
         super().__init__(
@@ -279,28 +289,23 @@ class DataServer(web.Server):
             max_headers=1000,
         )
         self._bad_request = bad_request
-        self.adapt(
-            client_keepalive_s=client_keepalive_s,
-            head_bytes=head_bytes,
-            serve_half_closed=serve_half_closed,
-        )
+        self.adapt(bounds)
 
-    def adapt(self, *, client_keepalive_s: float, head_bytes: int, serve_half_closed: bool) -> None:
+    def adapt(self, bounds: ClientBounds) -> None:
         """Take other bounds; connections that are open keep theirs."""
-        self._head_bytes = head_bytes
-        self.serve_half_closed = serve_half_closed
+        self._bounds = bounds
         self._kwargs |= {
-            "keepalive_timeout": client_keepalive_s,
-            "max_line_size": head_bytes,
-            "max_field_size": head_bytes,
+            "keepalive_timeout": bounds.keepalive_s,
+            "max_line_size": bounds.head_bytes,
+            "max_field_size": bounds.head_bytes,
         }
 
     def __call__(self) -> RequestHandler:
         return ClientProtocol(
             self,
             loop=self._loop,
-            serve_half_closed=self.serve_half_closed,
-            head_limit=self._head_bytes,
+            serve_half_closed=self._bounds.serve_half_closed,
+            head_limit=self._bounds.head_bytes,
             bad_request=self._bad_request,
             **self._kwargs,
         )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from proxy.flows.forward import Forwarder
 from proxy.pure.tally import Tally
-from proxy.resources.downstream import ClientProtocol, DataServer
+from proxy.resources.downstream import ClientBounds, ClientProtocol, DataServer
 from proxy.words.exchange import Capture
 from proxy.words.plan import RoutePlan, WorkerPlan
 
@@ -87,13 +87,7 @@ async def inline(upstream: str, **changes: Any) -> AsyncIterator[Inline]:
     tally, outbox = Tally(), Outbox()
     values = plan(upstream, **changes)
     forwarder = Forwarder(values, tally, outbox, faults.append)
-    server = DataServer(
-        forwarder.handle,
-        client_keepalive_s=values.client_keepalive_s,
-        head_bytes=values.head_bytes,
-        serve_half_closed=values.serve_half_closed,
-        bad_request=forwarder.refused,
-    )
+    server = DataServer(forwarder.handle, ClientBounds.of(values), forwarder.refused)
     loop = asyncio.get_running_loop()
     acceptor = await loop.create_server(server, "127.0.0.1", 0)
     try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.resources.downstream import DataServer, Incoming, Sent, local_response
+from proxy.resources.downstream import ClientBounds, DataServer, Incoming, Sent, local_response
 from tests.harness.inline import inline
 from tests.harness.raw import exchange, post, read_response
 from tests.harness.upstreams import Line, answering, json_answer, scripted
@@ -129,13 +129,8 @@ async def test_a_handler_that_raises_is_a_500_in_the_last_resort() -> None:
     async def fail(incoming: Incoming) -> Sent:
         raise KeyError("a secret")
 
-    server = DataServer(
-        fail,
-        client_keepalive_s=5,
-        head_bytes=1024,
-        serve_half_closed=False,
-        bad_request=lambda status, error: refused.append((status, error)),
-    )
+    bounds = ClientBounds(keepalive_s=5, head_bytes=1024, serve_half_closed=False)
+    server = DataServer(fail, bounds, lambda status, error: refused.append((status, error)))
     acceptor = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     answer = await exchange(acceptor.sockets[0].getsockname()[1], post("/x", b"{}"))
     acceptor.close()
